@@ -1,0 +1,1 @@
+"""Models and arrays: packages, preprocessing, sessions and postprocessing. No DICOM in here."""

@@ -1,0 +1,1 @@
+"""Settings, errors and redaction: what every other package may use."""

@@ -1,0 +1,211 @@
+"""The settings, as the administrator writes them in ``medai_node.toml``.
+
+Every model is frozen and refuses unknown keys. A field's description says its unit and what it is
+for; ``restart`` in its extra marks a key that a running node takes up only when started again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+RESTART = {"restart": True}
+
+
+def _ae_title(value: str) -> str:
+    # PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash or control
+    # characters, leading and trailing spaces not significant, all spaces forbidden.
+    if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", value) or not value.strip():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return value.strip()
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError as error:
+        raise ValueError("an address or network such as 10.1.2.0/24 is wanted") from error
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+Seconds = Annotated[float, Field(ge=0, le=86400)]
+ResultKind = Literal["sr", "seg"]
+Permission = Literal["echo", "store"]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSettings(Section):
+    """``[node]``: what peers see and where the node keeps its data."""
+
+    ae_title: AETitle = Field("MEDAI", description="The AE title that peers call.")
+    bind: str = Field(
+        "127.0.0.1", description="Address the DICOM port listens on.", json_schema_extra=RESTART
+    )
+    port: Port = Field(
+        11112, description="The DICOM port; 0 takes a free one.", json_schema_extra=RESTART
+    )
+    data_dir: Path = Field(
+        Path("var"),
+        description="Folder of objects, database, keys and quarantine; local disk only.",
+        json_schema_extra=RESTART,
+    )
+    receivers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Receiver processes; 0 means one a core, at most 4.",
+        json_schema_extra=RESTART,
+    )
+    max_associations: int = Field(64, ge=1, le=4096, description="Associations open at once.")
+    maximum_pdu_size: int = Field(
+        1 << 20, ge=4096, le=1 << 27, description="Longest PDU a peer may send, in bytes."
+    )
+    drain_seconds: Seconds = Field(
+        10, description="How long running associations may go on after a stop was asked for."
+    )
+    private_sop_classes: tuple[str, ...] = Field(
+        (), description="SOP class UIDs accepted beside the standard's storage classes."
+    )
+
+    @property
+    def receiver_processes(self) -> int:
+        """Receiver processes to start."""
+        return self.receivers or min(4, os.cpu_count() or 1)
+
+
+class StorageSettings(Section):
+    """``[storage]``: room on disk and what becomes of objects that come back."""
+
+    min_free: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="Bytes that must stay free; below it C-STORE gets 0xA700. "
+        "auto: the smaller of 5 GiB and 5 %.",
+    )
+    own_results: Literal["store", "refuse"] = Field(
+        "store", description="What to do with results of this node that are sent back to it."
+    )
+    quarantine_bytes: int = Field(
+        1 << 30, ge=0, description="Room for quarantined objects, in bytes; the oldest leave first."
+    )
+
+
+class PeerSettings(Section):
+    """``[[peers]]``: who may call. None listed means loopback only."""
+
+    ae_title: AETitle = Field(description="Calling AE title, or * for any.")
+    hosts: tuple[Network, ...] = Field(
+        min_length=1, description="Addresses or networks the peer calls from."
+    )
+    may: tuple[Permission, ...] = Field(("echo", "store"), description="What the peer may do.")
+    quiet_seconds: Seconds | None = Field(
+        None, description="In place of series.quiet_seconds for series from this peer."
+    )
+
+
+class SeriesSettings(Section):
+    """``[series]``: when a series and a study are complete."""
+
+    quiet_seconds: Seconds = Field(
+        10, description="Silence after the last object, associations released."
+    )
+    give_up_seconds: Seconds = Field(
+        900, description="Silence after which a series is taken as it is, whatever is open."
+    )
+    study_quiet_seconds: Seconds = Field(60, description="Silence after which a study is settled.")
+
+
+class ModelsSettings(Section):
+    """``[models]``: where models come from and what they run on."""
+
+    path: Path | None = Field(None, description="The site's own packages, beside the bundled ones.")
+    providers: Literal["auto"] | tuple[Literal["tensorrt", "cuda", "cpu"], ...] = Field(
+        "auto", description="Execution providers, best first; auto takes what is there."
+    )
+    workers: int = Field(0, ge=0, le=256, description="Threads that run jobs; 0 means one a core.")
+    job_seconds: Seconds = Field(600, description="Time limit of one job.")
+    max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a job has failed.")
+
+    @property
+    def worker_threads(self) -> int:
+        """Threads that run jobs."""
+        return self.workers or os.cpu_count() or 1
+
+
+class RouteSettings(Section):
+    """``[[routes]]``: which series go to which model and where the results go."""
+
+    name: Name = Field(description="Shown in explain, jobs and audit.")
+    when: dict[str, Any] = Field(description="Conditions; all must hold. See docs/routing.md.")
+    model: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*(@[0-9][0-9A-Za-z.+-]*)?$",
+        description="Model name; name@version pins a version.",
+    )
+    send_to: tuple[Name, ...] = Field((), description="Names of destinations.")
+
+
+class DestinationSettings(Section):
+    """``[[destinations]]``: where results are sent."""
+
+    name: Name = Field(description="What routes call it.")
+    ae_title: AETitle = Field(description="Called AE title.")
+    host: str = Field(min_length=1, description="Name or address.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(description="Port.")
+    results: tuple[ResultKind, ...] = Field(("sr", "seg"), description="Kinds it is sent.")
+    retry_seconds: Seconds = Field(5, description="First delay after a failure; it doubles.")
+    retry_max_seconds: Seconds = Field(600, description="Longest delay between two attempts.")
+
+
+class WebSettings(Section):
+    """``[web]``: health and metrics over HTTP."""
+
+    enabled: bool = Field(True, description="Serve HTTP at all.", json_schema_extra=RESTART)
+    bind: str = Field("127.0.0.1", description="Address.", json_schema_extra=RESTART)
+    port: Port = Field(8080, description="Port; 0 takes a free one.", json_schema_extra=RESTART)
+
+
+class Settings(Section):
+    """The whole file."""
+
+    node: NodeSettings = NodeSettings()
+    storage: StorageSettings = StorageSettings()
+    peers: tuple[PeerSettings, ...] = ()
+    series: SeriesSettings = SeriesSettings()
+    models: ModelsSettings = ModelsSettings()
+    routes: tuple[RouteSettings, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
+    web: WebSettings = WebSettings()
+
+    @model_validator(mode="after")
+    def _names_are_unique_and_known(self) -> Settings:
+        known = {destination.name for destination in self.destinations}
+        for kind, names in (
+            ("route", [route.name for route in self.routes]),
+            ("destination", [destination.name for destination in self.destinations]),
+        ):
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ValueError(f"{kind} names must be unique: {', '.join(doubled)}")
+        for index, route in enumerate(self.routes):
+            for name in route.send_to:
+                if name not in known:
+                    raise ValueError(
+                        f"routes.{index}.send_to names the unknown destination {name!r}"
+                    )
+        return self
+
+    def destination(self, name: str) -> DestinationSettings | None:
+        """The destination of that name, or None when it is no longer in the file."""
+        return next((entry for entry in self.destinations if entry.name == name), None)

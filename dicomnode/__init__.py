@@ -1,0 +1,1 @@
+"""The node itself: network, series, results, work, web and command line."""

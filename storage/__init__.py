@@ -1,0 +1,1 @@
+"""What the node keeps: objects on disk, the database, its queues and the audit chain."""
