@@ -1,7 +1,8 @@
 """The settings, as the administrator writes them in ``medai_node.toml``.
 
 Every model is frozen and refuses unknown keys. A field's description says its unit and what it is
-for; ``restart`` in its extra marks a key that a running node takes up only when started again.
+for; ``restart`` in its extra marks a key that a running node takes up only when started again, and
+``words`` says in plain English what a validator or pattern lets through.
 """
 
 from __future__ import annotations
@@ -9,33 +10,76 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-RESTART = {"restart": True}
+RESTART: dict[str, Any] = {"restart": True}
 
 
 def _ae_title(value: str) -> str:
     # PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash or control
     # characters, leading and trailing spaces not significant, all spaces forbidden.
     if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", value) or not value.strip():
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+        raise ValueError("not an AE title")
     return value.strip()
 
 
 def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value, strict=False))
-    except ValueError as error:
-        raise ValueError("an address or network such as 10.1.2.0/24 is wanted") from error
+    return str(ipaddress.ip_network(value, strict=False))
 
 
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Network = Annotated[str, AfterValidator(_network)]
+def _address(value: str) -> str:
+    return str(ipaddress.ip_address(value))
+
+
+def _words(words: str, **more: Any) -> dict[str, Any]:
+    return {"words": words, **more}
+
+
+AETitle = Annotated[
+    str,
+    AfterValidator(_ae_title),
+    Field(json_schema_extra=_words("1 to 16 printable ASCII characters, no backslash")),
+]
+Network = Annotated[
+    str,
+    AfterValidator(_network),
+    Field(json_schema_extra=_words("an address or a network such as 10.1.2.0/24")),
+]
+Address = Annotated[
+    str,
+    AfterValidator(_address),
+    Field(json_schema_extra=_words("an IP address; 0.0.0.0 or :: for all interfaces")),
+]
+# RFC 1123 2.1, and the colons of an IPv6 address; the underscore is met in practice.
+Host = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9:][A-Za-z0-9_.:-]{0,252}$",
+        json_schema_extra=_words("a host name or an IP address"),
+    ),
+]
+# PS3.5 9.1: components of digits without leading zeros, 64 characters at most.
+UID = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$",
+        max_length=64,
+        json_schema_extra=_words("a UID, at most 64 digits and dots"),
+    ),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$",
+        json_schema_extra=_words("1 to 64 letters, digits, spaces, dots, hyphens or underscores"),
+    ),
+]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 ResultKind = Literal["sr", "seg"]
 Permission = Literal["echo", "store"]
@@ -51,7 +95,7 @@ class NodeSettings(Section):
     """``[node]``: what peers see and where the node keeps its data."""
 
     ae_title: AETitle = Field("MEDAI", description="The AE title that peers call.")
-    bind: str = Field(
+    bind: Address = Field(
         "127.0.0.1", description="Address the DICOM port listens on.", json_schema_extra=RESTART
     )
     port: Port = Field(
@@ -59,7 +103,7 @@ class NodeSettings(Section):
     )
     data_dir: Path = Field(
         Path("var"),
-        description="Folder of objects, database, keys and quarantine; local disk only.",
+        description="Folder of objects, database, keys and quarantine; on a local disk.",
         json_schema_extra=RESTART,
     )
     receivers: int = Field(
@@ -74,9 +118,9 @@ class NodeSettings(Section):
         1 << 20, ge=4096, le=1 << 27, description="Longest PDU a peer may send, in bytes."
     )
     drain_seconds: Seconds = Field(
-        10, description="How long running associations may go on after a stop was asked for."
+        10, description="Seconds that running associations may go on after a stop was asked for."
     )
-    private_sop_classes: tuple[str, ...] = Field(
+    private_sop_classes: tuple[UID, ...] = Field(
         (), description="SOP class UIDs accepted beside the standard's storage classes."
     )
 
@@ -111,7 +155,7 @@ class PeerSettings(Section):
     )
     may: tuple[Permission, ...] = Field(("echo", "store"), description="What the peer may do.")
     quiet_seconds: Seconds | None = Field(
-        None, description="In place of series.quiet_seconds for series from this peer."
+        None, description="Seconds, in place of series.quiet_seconds for series from this peer."
     )
 
 
@@ -119,12 +163,14 @@ class SeriesSettings(Section):
     """``[series]``: when a series and a study are complete."""
 
     quiet_seconds: Seconds = Field(
-        10, description="Silence after the last object, associations released."
+        10, description="Seconds of silence after the last object, associations released."
     )
     give_up_seconds: Seconds = Field(
-        900, description="Silence after which a series is taken as it is, whatever is open."
+        900, description="Seconds of silence after which a series is taken as it is."
     )
-    study_quiet_seconds: Seconds = Field(60, description="Silence after which a study is settled.")
+    study_quiet_seconds: Seconds = Field(
+        60, description="Seconds of silence after which a study is settled."
+    )
 
 
 class ModelsSettings(Section):
@@ -135,7 +181,7 @@ class ModelsSettings(Section):
         "auto", description="Execution providers, best first; auto takes what is there."
     )
     workers: int = Field(0, ge=0, le=256, description="Threads that run jobs; 0 means one a core.")
-    job_seconds: Seconds = Field(600, description="Time limit of one job.")
+    job_seconds: Seconds = Field(600, description="Time limit of one job, in seconds.")
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a job has failed.")
 
     @property
@@ -151,7 +197,8 @@ class RouteSettings(Section):
     when: dict[str, Any] = Field(description="Conditions; all must hold. See docs/routing.md.")
     model: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*(@[0-9][0-9A-Za-z.+-]*)?$",
-        description="Model name; name@version pins a version.",
+        description="Model name, its newest production version; name@version pins a version.",
+        json_schema_extra=_words("a model name, or name@version"),
     )
     send_to: tuple[Name, ...] = Field((), description="Names of destinations.")
 
@@ -161,19 +208,42 @@ class DestinationSettings(Section):
 
     name: Name = Field(description="What routes call it.")
     ae_title: AETitle = Field(description="Called AE title.")
-    host: str = Field(min_length=1, description="Name or address.")
-    port: Annotated[int, Field(ge=1, le=65535)] = Field(description="Port.")
+    host: Host = Field(description="Host name or address.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(description="DICOM port.")
     results: tuple[ResultKind, ...] = Field(("sr", "seg"), description="Kinds it is sent.")
-    retry_seconds: Seconds = Field(5, description="First delay after a failure; it doubles.")
-    retry_max_seconds: Seconds = Field(600, description="Longest delay between two attempts.")
+    retry_seconds: Seconds = Field(
+        5, description="First delay after a failure, in seconds; it doubles."
+    )
+    retry_max_seconds: Seconds = Field(
+        600, description="Longest delay between two attempts, in seconds."
+    )
 
 
 class WebSettings(Section):
     """``[web]``: health and metrics over HTTP."""
 
     enabled: bool = Field(True, description="Serve HTTP at all.", json_schema_extra=RESTART)
-    bind: str = Field("127.0.0.1", description="Address.", json_schema_extra=RESTART)
-    port: Port = Field(8080, description="Port; 0 takes a free one.", json_schema_extra=RESTART)
+    bind: Address = Field(
+        "127.0.0.1", description="Address the HTTP port listens on.", json_schema_extra=RESTART
+    )
+    port: Port = Field(
+        8080, description="The HTTP port; 0 takes a free one.", json_schema_extra=RESTART
+    )
+
+
+# What runs where no file says otherwise; medai_node.toml says the same.
+DEFAULT_ROUTES = (
+    RouteSettings(
+        name="CT tissue",
+        when={"Modality": "CT", "slices": {"min": 10}},
+        model="ct-tissue",
+    ),
+    RouteSettings(
+        name="Radiograph quality",
+        when={"Modality": ["CR", "DX", "MG"]},
+        model="xr-quality",
+    ),
+)
 
 
 class Settings(Section):
@@ -190,22 +260,43 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _names_are_unique_and_known(self) -> Settings:
-        known = {destination.name for destination in self.destinations}
-        for kind, names in (
-            ("route", [route.name for route in self.routes]),
-            ("destination", [destination.name for destination in self.destinations]),
-        ):
-            doubled = sorted({name for name in names if names.count(name) > 1})
-            if doubled:
-                raise ValueError(f"{kind} names must be unique: {', '.join(doubled)}")
-        for index, route in enumerate(self.routes):
-            for name in route.send_to:
-                if name not in known:
-                    raise ValueError(
-                        f"routes.{index}.send_to names the unknown destination {name!r}"
-                    )
+        routes = [route.model_dump() for route in self.routes]
+        destinations = [destination.model_dump() for destination in self.destinations]
+        faults = [f"{key}: {found}" for key, found, _ in name_faults(routes, destinations)]
+        if faults:
+            raise PydanticCustomError("names", "{faults}", {"faults": "; ".join(faults)})
         return self
 
     def destination(self, name: str) -> DestinationSettings | None:
         """The destination of that name, or None when it is no longer in the file."""
         return next((entry for entry in self.destinations if entry.name == name), None)
+
+
+def name_faults(
+    routes: Sequence[Mapping[str, Any]], destinations: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, str, str]]:
+    """Find doubled names and routes to destinations that do not exist.
+
+    Args:
+        routes: The tables as they stand in the file, perhaps wrong in other ways.
+        destinations: The same.
+
+    Yields:
+        Dotted key, what was found, what is allowed.
+    """
+    for kind, tables in (("routes", routes), ("destinations", destinations)):
+        names = [table.get("name") for table in tables]
+        for index, name in enumerate(names):
+            if name is not None and name in names[:index]:
+                yield f"{kind}.{index}.name", f"the name {name!r} a second time", "names are unique"
+    known = [table.get("name") for table in destinations]
+    listed = ", ".join(repr(name) for name in known) or "none"
+    for index, route in enumerate(routes):
+        send_to = route.get("send_to")
+        for place, name in enumerate(send_to if isinstance(send_to, (list, tuple)) else ()):
+            if name not in known:
+                yield (
+                    f"routes.{index}.send_to.{place}",
+                    f"the unknown destination {name!r}",
+                    f"the destinations of this file: {listed}",
+                )
