@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,14 @@ def settings_schema() -> dict[str, Any]:
     """The JSON Schema of the file, for editors and other tools."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Settings.model_json_schema(),
+        **_root(),
         "title": "medai_node.toml",
     }
+
+
+@functools.cache
+def _root() -> dict[str, Any]:
+    return Settings.model_json_schema()
 
 
 def effective(settings: Settings) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def effective(settings: Settings) -> dict[str, Any]:
 
 def options() -> list[Option]:
     """Every option, in the order of the schema."""
-    return list(_options(settings_schema(), ""))
+    return list(_options(_root(), ""))
 
 
 def schema_at(path: Sequence[str | int]) -> dict[str, Any] | None:
@@ -65,7 +71,7 @@ def schema_at(path: Sequence[str | int]) -> dict[str, Any] | None:
     Args:
         path: Keys and list indices from the top of the file.
     """
-    root = settings_schema()
+    root = _root()
     places = [_resolved(root, root)]
     for part in path:
         places = [found for place in places for found in _step(root, place, part)]
