@@ -1,0 +1,169 @@
+"""What every result has: patient and study of the source, own series, equipment and times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from datetime import datetime, timedelta, timezone
+from itertools import groupby
+from typing import Final, Literal
+
+from pydicom.dataset import Dataset
+
+from dicomnode.results.provenance import Provenance, add_equipment, plain
+
+# PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.2.2 Patient Study, C.7.1.3 and C.7.2.3
+# Clinical Trial: what a result takes over from its source as it stands.
+TYPE_2: Final = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+)
+INHERITED: Final = (
+    *TYPE_2,
+    "StudyInstanceUID",
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDsSequence",
+    "TypeOfPatientID",
+    "PatientBirthTime",
+    "QualityControlSubject",
+    "EthnicGroup",
+    "PatientSpeciesDescription",
+    "PatientSpeciesCodeSequence",
+    "PatientBreedDescription",
+    "PatientBreedCodeSequence",
+    "BreedRegistrationSequence",
+    "ResponsiblePerson",
+    "ResponsiblePersonRole",
+    "ResponsibleOrganization",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDescription",
+    "ProcedureCodeSequence",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+    "ServiceEpisodeID",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+)
+
+_SERIES_OFFSET: Final = {"SEG": 0, "SR": 1}
+
+
+def new_result(
+    sources: Sequence[Dataset],
+    provenance: Provenance,
+    sop_class_uid: str,
+    modality: Literal["SEG", "SR"],
+    description: str,
+) -> Dataset:
+    """A result with everything but its own content.
+
+    Args:
+        sources: Header data sets of the source images; the first one names patient and study.
+        provenance: The job, node and model.
+        sop_class_uid: SOP class of the result.
+        modality: Also chooses the roles of its UIDs and its series number.
+        description: Series description, own words.
+
+    Returns:
+        Patient, study, series, equipment, SOP common and content date and time.
+
+    Raises:
+        ValueError: There is no source, or sources of several patients or studies.
+    """
+    check_sources(sources)
+    source = sources[0]
+    result = Dataset()
+    for keyword in ("SpecificCharacterSet", *INHERITED):
+        if keyword in source:
+            result[keyword] = deepcopy(source[keyword])
+        elif keyword in TYPE_2:
+            setattr(result, keyword, "")
+    moment = _local_time(source, provenance.created)
+    kind = modality.lower()
+    result.SOPClassUID = sop_class_uid
+    result.SOPInstanceUID = provenance.uid(f"{kind}/instance")
+    result.SeriesInstanceUID = provenance.uid(f"{kind}/series")
+    result.SeriesNumber = provenance.series_number_base + _SERIES_OFFSET[modality]
+    result.InstanceNumber = 1
+    result.Modality = modality
+    result.SeriesDescription = plain(description, 64)
+    result.TimezoneOffsetFromUTC = moment.strftime("%z")
+    for event in ("InstanceCreation", "Series", "Content"):
+        setattr(result, f"{event}Date", moment.strftime("%Y%m%d"))
+        setattr(result, f"{event}Time", moment.strftime("%H%M%S.%f"))
+    if modality == "SEG" and source.get("FrameOfReferenceUID"):
+        result.FrameOfReferenceUID = source.FrameOfReferenceUID
+        result.PositionReferenceIndicator = source.get("PositionReferenceIndicator") or ""
+    add_equipment(result, provenance)
+    return result
+
+
+def check_sources(sources: Sequence[Dataset]) -> None:
+    """Refuse sources that a single result cannot have.
+
+    Raises:
+        ValueError: There is no source, or they are of several patients or studies.
+    """
+    if not sources:
+        raise ValueError("a result needs at least one source image")
+    for keyword in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+        if len({str(source.get(keyword) or "") for source in sources}) > 1:
+            raise ValueError(f"the sources differ in {keyword}")
+
+
+def _local_time(source: Dataset, created: datetime) -> datetime:
+    # PS3.3 C.12.1.1.8: one offset counts for all times of an object, those of the study too.
+    offset = str(source.get("TimezoneOffsetFromUTC") or "")
+    match = re.fullmatch(r"([+-])(\d{2})([0-5]\d)", offset)
+    if match is None:
+        return created
+    minutes = int(match[2]) * 60 + int(match[3])
+    zone = timezone(timedelta(minutes=-minutes if match[1] == "-" else minutes))
+    return created.astimezone(zone) if minutes <= 14 * 60 else created
+
+
+def referenced_series(instances: Sequence[Dataset], keyword: str) -> list[Dataset]:
+    """Items of a Referenced Series Sequence (PS3.3 Table 10-4 and C.12-8).
+
+    Args:
+        instances: The objects referred to, those of one series next to each other.
+        keyword: Sequence of instances inside an item, ``ReferencedInstanceSequence`` or
+            ``ReferencedSOPSequence``.
+    """
+    items = []
+    for series_uid, members in groupby(instances, key=lambda each: str(each.SeriesInstanceUID)):
+        item = Dataset()
+        item.SeriesInstanceUID = series_uid
+        setattr(item, keyword, [reference(member) for member in members])
+        items.append(item)
+    return items
+
+
+def reference(instance: Dataset) -> Dataset:
+    """A reference to one SOP instance (PS3.3 Table 10-11)."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = instance.SOPClassUID
+    item.ReferencedSOPInstanceUID = instance.SOPInstanceUID
+    return item
