@@ -65,6 +65,19 @@ def options() -> list[Option]:
     return list(_options(_root(), ""))
 
 
+def settings_table() -> str:
+    """Every option as a Markdown table, as docs/operations.md shows it."""
+    rows = ["| key | what may stand there | default | what it does |", "|---|---|---|---|"]
+    for option in options():
+        default = f"`{option.default}`" if option.default else "none"
+        rows.append(
+            f"| `{option.key.replace('.*.', '[].')}` | {option.allowed} "
+            f"| {'must be given' if option.required else default} "
+            f"| {option.description}{' Restart.' if option.restart else ''} |"
+        )
+    return "\n".join(rows)
+
+
 def schema_at(path: Sequence[str | int]) -> dict[str, Any] | None:
     """The schema of the value at a path, or None where the schema knows no such key.
 

@@ -1,4 +1,4 @@
-"""What every test has: the report of which feature each test shows."""
+"""What every test has: the report of which feature each test shows, and no silent skips."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def features(item: pytest.Item) -> list[str]:
     return [feature for mark in item.iter_markers("feature") for feature in mark.args]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that needs a program and was skipped: a missing tool proves nothing."""
+    report = yield
+    if report.skipped and item.get_closest_marker("tools"):
+        report.outcome = "failed"
+    return report
 
 
 class FeatureReport:

@@ -1,4 +1,4 @@
-"""The report of features, and the refusal of marks that name none."""
+"""The report of features, the refusal of marks that name none, and of skipped tools."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_left_out():
 
 def run_pytest(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_sample.py").write_text(source, encoding="utf-8")
-    arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-o", "markers=feature"]
+    arguments = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-o", "markers=feature\ntools"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, "--feature-report=out.json", "test_sample.py"],
         cwd=folder,
@@ -70,3 +70,10 @@ def test_a_mark_that_names_no_feature_stops_the_run(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, SAMPLE.replace('"F02")\ndef test_fails_late', '"P2")\ndef test_x'))
     assert done.returncode == 4
     assert "test_sample.py::test_x: 'P2'" in done.stderr
+
+
+def test_a_test_that_misses_its_tool_fails(tmp_path: Path) -> None:
+    source = "import pytest\n@pytest.mark.tools\ndef test_x():\n    pytest.skip('no storescu')\n"
+    done = run_pytest(tmp_path, source)
+    assert done.returncode == 1
+    assert "no storescu" in done.stdout
