@@ -1,0 +1,201 @@
+"""Golden cases: small inputs whose answer is known, kept in the package of a model.
+
+A case is two files in ``golden/``: ``NAME.npz`` with the input and, for a segmentation, the
+expected labels, and ``NAME.json`` with the tolerance and the expected findings.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.engine import Engine
+from ai.package import Package
+from ai.types import Answer, Finding, Volume
+from config.errors import InferenceError, ModelFileError
+
+
+@dataclass(frozen=True)
+class Case:
+    """A golden case.
+
+    Attributes:
+        name: Its file name without ending.
+        volume: The input.
+        labels: Expected labels in the input's grid, or None.
+        findings: Expected findings in any order: ``name``, ``confidence``, ``measurements`` (their
+            values), ``evaluations`` (their code values) and ``region`` (its points).
+        voxels: Share of voxels whose label may differ.
+        relative: By how much a number may differ, as a share of the expected one; pixels of a
+            region may differ by one where it is not 0.
+    """
+
+    name: str
+    volume: Volume
+    labels: NDArray[np.uint8] | None
+    findings: Sequence[Mapping[str, Any]]
+    voxels: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What came of one case.
+
+    Attributes:
+        name: The case.
+        problems: One sentence each; none when the case passed.
+        labels_differ: Share of voxels with another label than expected, or None without labels.
+    """
+
+    name: str
+    problems: tuple[str, ...]
+    labels_differ: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """The answer was the expected one, within tolerance."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class GoldenReport:
+    """What came of all cases of a package."""
+
+    reference: str
+    digest: str
+    provider: str | None
+    cases: tuple[CaseResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """There was a case, and all passed."""
+        return bool(self.cases) and all(case.passed for case in self.cases)
+
+
+def verify(package: Package, engine: Engine) -> GoldenReport:
+    """Runs every golden case of a package.
+
+    Raises:
+        ModelFileError: A file of a case is not the one the manifest names, or cannot be read.
+    """
+    results, provider = [], None
+    for case in read_cases(package):
+        try:
+            answer = engine.run(package, {package.manifest.input.role: case.volume})
+        except InferenceError as error:
+            results.append(CaseResult(case.name, (str(error),)))
+            continue
+        provider = answer.provider
+        results.append(_compare(case, answer))
+    return GoldenReport(package.manifest.reference, package.digest, provider, tuple(results))
+
+
+def read_cases(package: Package) -> list[Case]:
+    """The golden cases of a package, by name."""
+    inputs = sorted(name for name in package.manifest.files if name.endswith(".npz"))
+    return [_read(package, name) for name in inputs if name.startswith("golden/")]
+
+
+def write_case(folder: Path, case: Case) -> None:
+    """Writes ``NAME.npz`` and ``NAME.json`` of a case into a folder."""
+    volume = case.volume
+    arrays: dict[str, NDArray[Any]] = {
+        "voxels": volume.voxels,
+        "units": np.array(volume.units),
+        "spacing": np.array([math.nan if step is None else step for step in volume.spacing]),
+        "value_range": np.array(volume.value_range),
+        "lowest_is_white": np.array(volume.lowest_is_white),
+    }
+    if volume.affine is not None:
+        arrays["affine"] = volume.affine
+    if case.labels is not None:
+        arrays["labels"] = case.labels
+    np.savez_compressed(folder / f"{case.name}.npz", **arrays)  # type: ignore[arg-type]
+    expected = {
+        "tolerance": {"voxels": case.voxels, "relative": case.relative},
+        "findings": list(case.findings),
+    }
+    text = json.dumps(expected, indent=1, sort_keys=True) + "\n"
+    (folder / f"{case.name}.json").write_text(text, "utf-8")
+
+
+def _read(package: Package, name: str) -> Case:
+    stem = name.removesuffix(".npz")
+    try:
+        with np.load(io.BytesIO(package.read(name)), allow_pickle=False) as arrays:
+            held = {key: arrays[key] for key in arrays.files}
+        expected = json.loads(package.read(f"{stem}.json"))
+        steps = [None if math.isnan(step) else float(step) for step in held["spacing"]]
+        low, high = (float(value) for value in held["value_range"])
+        volume = Volume(
+            voxels=held["voxels"],
+            units=str(held["units"]),
+            affine=held.get("affine"),
+            spacing=(steps[0], steps[1], steps[2]),
+            value_range=(low, high),
+            lowest_is_white=bool(held["lowest_is_white"]),
+        )
+        return Case(
+            name=stem.removeprefix("golden/"),
+            volume=volume,
+            labels=held.get("labels"),
+            findings=expected["findings"],
+            voxels=float(expected["tolerance"]["voxels"]),
+            relative=float(expected["tolerance"]["relative"]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        reference = package.manifest.reference
+        raise ModelFileError(f"{stem} of {reference} is no golden case: {error}") from error
+
+
+def _compare(case: Case, answer: Answer) -> CaseResult:
+    problems: list[str] = []
+    differ = None
+    if (case.labels is None) != (answer.labels is None):
+        problems.append("labels are expected or given, not both")
+    elif case.labels is not None and answer.labels is not None:
+        if case.labels.shape != answer.labels.shape:
+            problems.append(f"labels of shape {answer.labels.shape}, not {case.labels.shape}")
+        else:
+            differ = float(np.mean(case.labels != answer.labels))
+            if differ > case.voxels:
+                problems.append(f"{differ:.4%} of the labels differ, more than {case.voxels:.4%}")
+    given = {finding.name: finding for finding in answer.findings}
+    wanted = {str(expected["name"]): expected for expected in case.findings}
+    if set(given) != set(wanted):
+        problems.append(f"findings {sorted(given)}, not {sorted(wanted)}")
+    for name in sorted(set(given) & set(wanted)):
+        problems += _differences(given[name], wanted[name], case.relative)
+    return CaseResult(case.name, tuple(problems), differ)
+
+
+def _differences(given: Finding, wanted: Mapping[str, Any], relative: float) -> list[str]:
+    problems = []
+    answers = [entry.value.value for entry in given.evaluations]
+    if answers != wanted["evaluations"]:
+        problems.append(f"{given.name}: answers {answers}, not {wanted['evaluations']}")
+    points = None if given.region is None else given.region.points.reshape(-1).tolist()
+    corners = None if wanted["region"] is None else np.ravel(wanted["region"]).tolist()
+    for what, found, expected, slack in (
+        ("measurements", [m.value for m in given.measurements], wanted["measurements"], 0.0),
+        ("confidence", [given.confidence.value], [wanted["confidence"]], 0.0),
+        ("region", [points] if points is None else points, corners, 1.0 if relative else 0.0),
+    ):
+        wished = [None] if expected is None else expected
+        if len(found) != len(wished) or not all(
+            a is b
+            if a is None or b is None
+            else math.isclose(a, b, rel_tol=relative, abs_tol=slack)
+            for a, b in zip(found, wished, strict=False)
+        ):
+            problems.append(f"{given.name}: {what} {found}, not {wished}")
+    return problems

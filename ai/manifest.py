@@ -1,0 +1,281 @@
+"""``model.toml``: what a model is, what it wants, what it gives.
+
+Only what the node really does can be declared; every other key is refused. The format is described
+for authors of packages in ``docs/model-packages.md``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from ai.outputs import Output
+from ai.tables import Number, Positive, Sentence, Table, TensorName
+from config.errors import Fault, ManifestError
+from config.lines import Path, key_lines
+
+Status = Literal["development", "validation", "production", "retired"]
+Fact = Literal["value_range", "lowest_is_white"]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# Forward slashes only, no leading slash or dot, no way up: the key becomes a path.
+FileName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")
+]
+Count = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+class Window(Table):
+    """Values are limited to ``center ± width / 2``, in the input's units."""
+
+    center: Number
+    width: Positive
+
+
+class Normalisation(Table):
+    """How values are scaled after the window.
+
+    Attributes:
+        kind: ``none``; ``window`` maps the window onto `to`; ``value_range`` maps the range of the
+            stored bits onto `to`; ``minmax`` maps the lowest and highest value of the whole input
+            onto `to`; ``zscore`` subtracts the mean of the whole input and divides by its standard
+            deviation.
+        to: Lowest and highest value of the result.
+        mean: Subtracted after that, one number a channel.
+        sd: Divided by after that, one number a channel.
+    """
+
+    kind: Literal["none", "window", "value_range", "minmax", "zscore"] = "none"
+    to: tuple[Number, Number] = (0.0, 1.0)
+    mean: tuple[Number, ...] | None = None
+    sd: tuple[Positive, ...] | None = None
+
+
+class Input(Table):
+    """``[[inputs]]``: the image a model wants and what is done to it, in this order.
+
+    Lowest value made black, orientation, resampling, window, normalisation, padding, channels,
+    layout.
+    """
+
+    role: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    primary: Literal[True]
+    tensor: TensorName
+    modality: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}$")], ...], Field(min_length=1)
+    ]
+    units: Annotated[str, Field(min_length=1, description="UCUM code of the values.")]
+    dimensions: Literal["2D", "3D"]
+    apply: Literal["whole", "slices"] = "whole"
+    batch: Annotated[int, Field(ge=1, le=256, description="Slices a run.")] = 8
+    min_slices: Count = 1
+    max_slices: Count = 4096
+    black_lowest: bool = False
+    orientation: Annotated[str, Field(pattern=r"^[LRAPSI]{3}$")] | None = None
+    spacing: tuple[Positive, ...] | None = None
+    size: tuple[Count, ...] | None = None
+    window: Window | None = None
+    normalisation: Normalisation = Normalisation()
+    multiple_of: Annotated[int, Field(ge=1, le=512)] = 1
+    pad_value: Number = 0.0
+    channels: Literal[1, 3] = 1
+    layout: Literal["NCHW", "NHWC", "NHW", "NCDHW", "NDHWC", "NDHW"]
+    facts: dict[str, Fact] = Field(default_factory=dict, description="ONNX input → fact.")
+
+    @property
+    def axes(self) -> int:
+        """Axes of the image that the tensor has: 2 or 3."""
+        return 2 if self.dimensions == "2D" else 3
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Input:
+        problems = [
+            (self.apply == "slices" and self.axes == 3, 'apply = "slices" needs dimensions = "2D"'),
+            (self.min_slices > self.max_slices, "min_slices is above max_slices"),
+            (
+                self.spacing is not None and self.size is not None,
+                "spacing and size exclude each other",
+            ),
+            (
+                any(given is not None and len(given) != self.axes for given in self._grids()),
+                f"spacing and size have {self.axes} entries for dimensions = {self.dimensions!r}",
+            ),
+            (("D" in self.layout) != (self.axes == 3), "layout has D for 3D, and only then"),
+            ("C" not in self.layout and self.channels != 1, "a layout without C has one channel"),
+            (
+                self.normalisation.kind == "window" and self.window is None,
+                'normalisation "window" needs a window',
+            ),
+            (
+                any(len(given) != self.channels for given in self._moments() if given is not None),
+                "normalisation.mean and sd have one number a channel",
+            ),
+            (
+                self.normalisation.to[0] >= self.normalisation.to[1],
+                "normalisation.to rises from its first to its second number",
+            ),
+            (
+                self.orientation is not None and len(_body_axes(self.orientation)) != 3,
+                "orientation names each of L/R, A/P and S/I once",
+            ),
+            (
+                self.black_lowest and "lowest_is_white" in self.facts.values(),
+                "black_lowest turns the values, so the fact lowest_is_white would mislead",
+            ),
+        ]
+        wrong = [text for fails, text in problems if fails]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    def _moments(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        return self.normalisation.mean, self.normalisation.sd
+
+    def _grids(self) -> tuple[tuple[float, ...] | None, tuple[int, ...] | None]:
+        return self.spacing, self.size
+
+
+def _body_axes(letters: str) -> set[int]:
+    return {next(i for i, pair in enumerate(("LR", "AP", "SI")) if x in pair) for x in letters}
+
+
+class Manifest(Table):
+    """The whole file.
+
+    Attributes:
+        basis: ``rules`` for fixed rules, ``trained`` for parameters learnt from data; results and
+            reports say which.
+        graph: The ONNX file, one of `files`.
+        results: Kinds of result objects made of the answer.
+        files: Relative name of every file of the package but ``model.toml`` → SHA-256.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    version: Annotated[str, Field(pattern=r"^(0|[1-9]\d{0,5})(\.(0|[1-9]\d{0,5})){2}$")]
+    # PS3.5 6.2: manufacturer and model name are LO, at most 64 characters, no backslash.
+    vendor: Annotated[str, Field(pattern=r"^[^\\\x00-\x1f]{1,64}$")]
+    intended_use: Sentence
+    description: Sentence
+    basis: Literal["rules", "trained"]
+    status: Status
+    licence: Annotated[str, Field(min_length=1, max_length=64)]
+    clinical_domain: Annotated[str, Field(min_length=1, max_length=64)]
+    regulatory_ids: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
+    graph: FileName = "model.onnx"
+    results: Annotated[tuple[Literal["sr", "seg"], ...], Field(min_length=1)]
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=1)]
+    output: Output
+    files: dict[FileName, Digest]
+
+    @property
+    def input(self) -> Input:
+        """The primary input."""
+        return self.inputs[0]
+
+    @property
+    def reference(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def version_key(self) -> tuple[int, ...]:
+        """Orders versions: ``1.10.0`` is above ``1.9.0``."""
+        return tuple(int(part) for part in self.version.split("."))
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Manifest:
+        sees_all = self.input.apply == "whole"
+        problems = [
+            (self.graph not in self.files, f"graph {self.graph!r} is not in files"),
+            (
+                "seg" in self.results and self.output.task != "segmentation",
+                'results "seg" needs task = "segmentation"',
+            ),
+            (
+                self.basis == "rules" and self.output.has_confidence,
+                'a model with basis = "rules" defines no confidence',
+            ),
+            (
+                not sees_all and bool(self.output.finding),
+                'findings need apply = "whole": a tensor a batch of slices is no answer',
+            ),
+            (
+                self.output.has_regions and (self.input.axes == 3 or bool(self.input.orientation)),
+                'regions need dimensions = "2D" and no orientation',
+            ),
+            (
+                self.output.labels is not None
+                and ("D" in self.output.labels.layout) != (self.input.axes == 3),
+                "output.labels.layout has D for 3D, and only then",
+            ),
+        ]
+        wrong = [text for fails, text in problems if fails]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+
+def parse_manifest(text: str, where: str = "model.toml") -> Manifest:
+    """Reads the text of a ``model.toml``.
+
+    Args:
+        text: TOML.
+        where: What faults call the file.
+
+    Raises:
+        ManifestError: With every fault found, each with its line where one can be told.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        place = f"{where}:{line[1]}" if line else where
+        raise ManifestError([Fault(place, "-", "no TOML", str(error))]) from error
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        lines = key_lines(text)
+        faults = [fault for entry in error.errors() for fault in _faults(entry, lines, where)]
+        raise ManifestError(faults) from error
+
+
+def _faults(entry: Any, lines: Mapping[Path, int], where: str) -> Iterator[Fault]:
+    path: Path = tuple(entry["loc"])
+    line = next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
+    found = {"missing": "nothing", "extra_forbidden": "an unknown key"}.get(entry["type"])
+    if found is None:
+        value = entry["input"]
+        found = "a table" if isinstance(value, dict | BaseModel) else repr(value)[:80]
+    said = entry["msg"].removeprefix("Value error, ")
+    if entry["type"] == "extra_forbidden":
+        said = _known(path)
+    for allowed in said.split("\n"):
+        yield Fault(
+            where=f"{where}:{line}" if line else where,
+            key=".".join(str(part) for part in path) or "-",
+            found=found,
+            allowed=allowed,
+        )
+
+
+def _known(path: Path) -> str:
+    """What may stand in the table that holds an unknown key."""
+    table: type[BaseModel] = Manifest
+    for part in path[:-1]:
+        if isinstance(part, str) and part in table.model_fields:
+            table = next(_tables(table.model_fields[part].annotation), table)
+    keys = sorted(table.model_fields)
+    near = difflib.get_close_matches(str(path[-1]), keys, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}known keys: {', '.join(keys)}"
+
+
+def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _tables(part)

@@ -1,0 +1,224 @@
+"""``[output]`` of ``model.toml``: what the tensors of a graph mean."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ai.tables import (
+    Activation,
+    Category,
+    Concept,
+    Probability,
+    Sentence,
+    Table,
+    TensorName,
+    Unit,
+)
+from ai.types import Segment
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9 -]{0,63}$")]
+Index = Annotated[int, Field(ge=0, le=65535)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Statistic = Literal["mean", "min", "max", "sd"]
+
+
+class Labels(Table):
+    """``[output.labels]``: the tensor that says which segment each voxel belongs to.
+
+    Attributes:
+        encoding: ``index``, a voxel holds the number of its segment; ``channels``, a voxel has one
+            score a channel.
+        activation: Makes probabilities of the scores; ``none`` where they are such already.
+        select: ``argmax``, the channel with the highest probability, 0 being no segment;
+            ``threshold``, the most probable of the segments at or above their threshold.
+        confidence: ``mean``, a segment's confidence is the mean probability of its voxels.
+    """
+
+    tensor: TensorName
+    layout: Literal["NHW", "NCHW", "NHWC", "NDHW", "NCDHW", "NDHWC"]
+    encoding: Literal["index", "channels"]
+    activation: Activation = "none"
+    select: Literal["argmax", "threshold"] = "argmax"
+    confidence: Literal["none", "mean"] = "none"
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Labels:
+        if self.encoding == "channels" and "C" not in self.layout:
+            raise ValueError('encoding = "channels" needs a layout with C')
+        if self.encoding == "index" and (self.activation, self.select, self.confidence) != (
+            "none",
+            "argmax",
+            "none",
+        ):
+            raise ValueError('encoding = "index" has no activation, selection or confidence')
+        return self
+
+
+class SegmentTable(Table):
+    """``[[output.segment]]``: one label of a segmentation.
+
+    Attributes:
+        number: Its value in the result, and in the tensor where that holds numbers.
+        channel: Its channel where the tensor has channels; `number` unless given.
+        threshold: Lowest probability where `Labels.select` is ``threshold``.
+        severity: Weight for the order of findings.
+    """
+
+    number: Annotated[int, Field(ge=1, le=255)]
+    label: Name
+    category: Category
+    type: Category
+    color: tuple[Byte, Byte, Byte]
+    description: Sentence
+    severity: Probability = 0.0
+    channel: Index | None = None
+    threshold: Probability = 0.5
+    site: Concept | None = None
+
+    @property
+    def source_channel(self) -> int:
+        """Channel of the tensor."""
+        return self.number if self.channel is None else self.channel
+
+
+class Intensity(Table):
+    """``[output.intensity]``: statistics of the input's own values inside each segment."""
+
+    name: Concept
+    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)]
+
+
+class Score(Table):
+    """How sure the model is of a finding, and from where on it is reported.
+
+    Attributes:
+        threshold: Probability from which on the finding is reported.
+        review: Lowest and highest probability that asks for a human look; inside it the finding
+            is reported also below `threshold`.
+    """
+
+    tensor: TensorName
+    index: Index
+    activation: Activation = "none"
+    threshold: Probability = 0.5
+    review: tuple[Probability, Probability] | None = None
+
+
+class MeasurementTable(Table):
+    """``[[output.finding.measurement]]``: one number of a tensor, with concept and unit."""
+
+    tensor: TensorName
+    index: Index = 0
+    name: Concept
+    unit: Unit
+    derivation: Concept | None = None
+
+
+class EvaluationTable(Table):
+    """``[[output.finding.evaluation]]``: a coded answer.
+
+    Attributes:
+        encoding: ``index``, the tensor holds the index of the answer among `values`; ``scores``, it
+            holds one score a value, and the highest probability is the confidence.
+    """
+
+    tensor: TensorName
+    index: Index = 0
+    encoding: Literal["index", "scores"]
+    activation: Activation = "none"
+    name: Concept
+    values: Annotated[tuple[Concept, ...], Field(min_length=2)]
+
+
+class FindingTable(Table):
+    """``[[output.finding]]``: one thing the model may say.
+
+    Attributes:
+        score: Absent where the finding is always reported and no confidence is defined.
+        region: Tensor of four numbers, left, top, right and bottom: column and row of the outermost
+            pixels in the grid the model saw; right below left means nowhere.
+    """
+
+    name: Name
+    category: Category
+    type: Category
+    description: Sentence
+    severity: Probability = 0.0
+    site: Concept | None = None
+    score: Score | None = None
+    region: TensorName | None = None
+    measurement: tuple[MeasurementTable, ...] = ()
+    evaluation: tuple[EvaluationTable, ...] = ()
+
+    def tensors(self) -> list[str]:
+        """Names of the ONNX outputs it reads."""
+        parts = (self.score, *self.measurement, *self.evaluation)
+        names = [part.tensor for part in parts if part is not None]
+        return [*names, self.region] if self.region else names
+
+
+class Output(Table):
+    """``[output]``.
+
+    Attributes:
+        volume: Measure the volume of each segment in mL.
+    """
+
+    task: Literal["segmentation", "classification", "measurement"]
+    labels: Labels | None = None
+    segment: tuple[SegmentTable, ...] = ()
+    volume: bool = False
+    intensity: Intensity | None = None
+    finding: tuple[FindingTable, ...] = ()
+
+    def segments(self) -> tuple[Segment, ...]:
+        """The labels of a segmentation, by number."""
+        return tuple(
+            Segment(entry.number, entry.label, entry.category, entry.type, entry.color)
+            for entry in sorted(self.segment, key=lambda entry: entry.number)
+        )
+
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the ONNX outputs that are read."""
+        names = [self.labels.tensor] if self.labels else []
+        names += [name for finding in self.finding for name in finding.tensors()]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def has_confidence(self) -> bool:
+        """Some part of the output defines a confidence."""
+        return (self.labels is not None and self.labels.confidence != "none") or any(
+            finding.score is not None
+            or any(entry.encoding == "scores" for entry in finding.evaluation)
+            for finding in self.finding
+        )
+
+    @property
+    def has_regions(self) -> bool:
+        """Some finding has a region."""
+        return any(finding.region for finding in self.finding)
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Output:
+        numbers = [entry.number for entry in self.segment]
+        names = [entry.label for entry in self.segment] + [entry.name for entry in self.finding]
+        segmentation = self.task == "segmentation"
+        problems = [
+            (
+                segmentation != (self.labels is not None) or segmentation != bool(self.segment),
+                'labels and segments go with task = "segmentation", and only with it',
+            ),
+            (not segmentation and not self.finding, f"task {self.task!r} needs a finding"),
+            (
+                not segmentation and (self.volume or self.intensity is not None),
+                "volume and intensity are measured of segments",
+            ),
+            (len(set(numbers)) != len(numbers), "segment numbers are unique"),
+            (len(set(names)) != len(names), "labels of segments and names of findings are unique"),
+        ]
+        wrong = [text for fails, text in problems if fails]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self

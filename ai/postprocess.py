@@ -1,0 +1,293 @@
+"""From the tensors of a graph to findings, labels and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.outputs import (
+    EvaluationTable,
+    FindingTable,
+    Labels,
+    MeasurementTable,
+    SegmentTable,
+)
+from ai.preprocess import Plan, Shape
+from ai.tables import Activation
+from ai.tally import Tally
+from ai.types import Code, Confidence, Evaluation, Finding, Measurement, Region
+from config.errors import InferenceError
+
+Floats = NDArray[np.float64]
+Sized = tuple[Finding, float]
+
+RULE_BASED = Confidence(None, "none: rule-based")
+MEASURED = Confidence(None, "none: measurement")
+_DERIVATIONS = {
+    "mean": Code("373098007", "SCT", "Mean"),
+    "min": Code("255605001", "SCT", "Minimum"),
+    "max": Code("56851009", "SCT", "Maximum"),
+    "sd": Code("386136009", "SCT", "Standard Deviation"),
+}
+_VOLUME = Code("118565006", "SCT", "Volume")
+_ML = Code("mL", "UCUM", "mL")
+
+
+def check(tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Refuses tensors that say nothing.
+
+    Raises:
+        InferenceError: One is no array, empty, of another type than numbers, or holds a value that
+            is not finite.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, np.ndarray) or tensor.dtype.kind not in "fiub":
+            raise InferenceError(f"the model's output {name} holds no numbers")
+        if tensor.size == 0:
+            raise InferenceError(f"the model's output {name} is empty")
+        if not np.isfinite(tensor).all():
+            raise InferenceError(f"the model's output {name} holds values that are not finite")
+
+
+def label_block(
+    spec: Labels, segments: tuple[SegmentTable, ...], tensor: NDArray[Any], shape: Shape
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """Labels of one run, in the padded model grid.
+
+    Args:
+        spec: What the tensor means.
+        segments: The segments it may hold.
+        tensor: As the graph gave it, in the declared layout.
+        shape: ``(slices, rows, columns)`` it must have.
+
+    Returns:
+        Labels, and the probability of each voxel's label where the model defines one.
+
+    Raises:
+        InferenceError: Another shape, a channel too few, or a label nobody declared.
+    """
+    scores = _channels_first(spec.layout, tensor)
+    if scores.shape[1:] != shape:
+        raise InferenceError(f"{spec.tensor} has shape {tensor.shape}, which fits no {shape}")
+    if spec.encoding == "index":
+        return _numbered(spec, segments, scores), None
+    if len(scores) <= max(entry.source_channel for entry in segments):
+        raise InferenceError(f"{spec.tensor} has {len(scores)} channels, too few for its segments")
+    scores = activate(scores.astype(np.float32), spec.activation, axis=0)
+    if scores.min() < 0 or scores.max() > 1:
+        raise InferenceError(f"{spec.tensor} holds values that are no probabilities")
+    if spec.select == "argmax":
+        numbers = np.zeros(len(scores), np.uint8)
+        for entry in segments:
+            numbers[entry.source_channel] = entry.number
+        return np.asarray(numbers[scores.argmax(axis=0)]), scores.max(axis=0)
+    chosen = [entry.source_channel for entry in segments]
+    limits = np.array([entry.threshold for entry in segments], np.float32)[:, None, None, None]
+    passing = np.where(scores[chosen] >= limits, scores[chosen], np.float32(-1))
+    best, highest = passing.argmax(axis=0), passing.max(axis=0)
+    numbers = np.array([entry.number for entry in segments], np.uint8)
+    return np.where(highest >= 0, numbers[best], np.uint8(0)), highest
+
+
+def _numbered(
+    spec: Labels, segments: tuple[SegmentTable, ...], scores: NDArray[Any]
+) -> NDArray[np.uint8]:
+    if scores.shape[0] != 1:
+        raise InferenceError(f"{spec.tensor} has {scores.shape[0]} channels where one is wanted")
+    labels = scores[0]
+    if labels.min() < 0 or labels.max() > 255:
+        raise InferenceError(f"{spec.tensor} holds labels outside 0 to 255")
+    whole: NDArray[np.uint8] = labels.astype(np.uint8)
+    if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
+        raise InferenceError(f"{spec.tensor} holds labels that are no whole numbers")
+    present = np.flatnonzero(np.bincount(whole.reshape(-1), minlength=1))
+    unknown = sorted(set(present.tolist()) - {0} - {entry.number for entry in segments})
+    if unknown:
+        raise InferenceError(f"{spec.tensor} holds labels that nobody declared: {unknown}")
+    return whole
+
+
+def _channels_first(layout: str, tensor: NDArray[Any]) -> NDArray[Any]:
+    """``(channels, slices, rows, columns)`` of a tensor, whichever axis its slices are."""
+    if tensor.ndim != len(layout):
+        raise InferenceError(f"an output has shape {tensor.shape}, which is not {layout}")
+    if "C" not in layout:
+        tensor = tensor[None]
+        layout = "C" + layout
+    if "D" not in layout:
+        return np.asarray(np.moveaxis(tensor, [layout.index(a) for a in "CNHW"], range(4)))
+    if tensor.shape[layout.index("N")] != 1:
+        raise InferenceError(f"an output has shape {tensor.shape}: more than one volume")
+    whole: NDArray[Any] = np.moveaxis(tensor, [layout.index(axis) for axis in "NCDHW"], range(5))
+    volume: NDArray[Any] = whole[0]
+    return volume
+
+
+def activate(scores: NDArray[Any], activation: Activation, axis: int) -> NDArray[Any]:
+    """Probabilities of scores; stable for large ones."""
+    if activation == "sigmoid":
+        small = np.exp(-np.abs(scores))
+        return np.where(scores >= 0, 1 / (1 + small), small / (1 + small))
+    if activation == "softmax":
+        powers = np.exp(scores - scores.max(axis=axis, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+    return scores
+
+
+def segment_findings(plan: Plan, tally: Tally, basis: str) -> list[Sized]:
+    """A finding for each segment that has voxels, with its share of the image's voxels."""
+    output = tally.output
+    found: list[Sized] = []
+    for entry in sorted(output.segment, key=lambda entry: entry.number):
+        count = int(tally.count[entry.number])
+        if count == 0:
+            continue
+        mean = tally.probability(entry.number)
+        finding = Finding(
+            name=entry.label,
+            category=entry.category,
+            type=entry.type,
+            description=entry.description,
+            confidence=_none(basis) if mean is None else Confidence(mean, "model"),
+            segment=entry.number,
+            measurements=_measurements(plan, tally, entry.number),
+            site=entry.site,
+            severity=entry.severity,
+        )
+        found.append((finding, count / plan.volume.voxels.size))
+    return found
+
+
+def _measurements(plan: Plan, tally: Tally, number: int) -> tuple[Measurement, ...]:
+    made: list[Measurement] = []
+    voxel = plan.volume.voxel_volume_ml
+    if tally.output.volume and voxel is not None:
+        made.append(Measurement(_VOLUME, int(tally.count[number]) * voxel, _ML))
+    if tally.output.intensity is not None:
+        unit = Code(plan.volume.units, "UCUM", _UNIT_NAMES.get(plan.volume.units, "no units"))
+        for kind in tally.output.intensity.statistics:
+            value = tally.statistic(number, kind)
+            made.append(Measurement(tally.output.intensity.name, value, unit, _DERIVATIONS[kind]))
+    return tuple(made)
+
+
+_UNIT_NAMES = {"[hnsf'U]": "Hounsfield unit", "1": "no units"}
+
+
+def tensor_findings(
+    plan: Plan, findings: Iterable[FindingTable], tensors: Mapping[str, NDArray[Any]], basis: str
+) -> list[Sized]:
+    """The findings that the manifest makes of named tensors, with their share of the image.
+
+    Raises:
+        InferenceError: A tensor is shorter than the manifest says, an index or probability lies
+            outside its range.
+    """
+    found: list[Sized] = []
+    for entry in findings:
+        confidence, review = _none(basis), False
+        if entry.score is not None:
+            score = entry.score
+            value = _probability(_flat(tensors, score.tensor), score.index, score.activation)
+            review = score.review is not None and score.review[0] <= value <= score.review[1]
+            if value < score.threshold and not review:
+                continue
+            confidence = Confidence(value, "model")
+        region = _region(plan, _flat(tensors, entry.region)) if entry.region else None
+        finding = Finding(
+            name=entry.name,
+            category=entry.category,
+            type=entry.type,
+            description=entry.description,
+            confidence=confidence,
+            region=region,
+            measurements=tuple(_measured(tensors, part) for part in entry.measurement),
+            evaluations=tuple(_evaluated(tensors, part, basis) for part in entry.evaluation),
+            site=entry.site,
+            severity=entry.severity,
+            needs_review=review,
+        )
+        found.append((finding, _share(plan, region)))
+    return found
+
+
+def significance(finding: Finding, size: float) -> float:
+    """Confidence × severity × size factor; 1 stands for a confidence that is not defined.
+
+    Args:
+        finding: The finding.
+        size: Share of the image that it covers, in (0, 1]; 1 where it has no place.
+    """
+    value = finding.confidence.value
+    return (1.0 if value is None else value) * finding.severity * size
+
+
+def ordered(found: Iterable[Sized]) -> tuple[Finding, ...]:
+    """Findings by falling significance; those that tie stay as they came."""
+    return tuple(f for f, _ in sorted(found, key=lambda pair: -significance(*pair)))
+
+
+def _none(basis: str) -> Confidence:
+    return RULE_BASED if basis == "rules" else MEASURED
+
+
+def _flat(tensors: Mapping[str, NDArray[Any]], name: str) -> Floats:
+    return tensors[name].astype(np.float64).reshape(-1)
+
+
+def _at(values: Floats, index: int) -> float:
+    if index >= len(values):
+        raise InferenceError(f"an output has {len(values)} values where number {index} is wanted")
+    return float(values[index])
+
+
+def _probability(values: Floats, index: int, activation: Activation) -> float:
+    value = _at(activate(values, activation, axis=0), index)
+    if not 0 <= value <= 1:
+        raise InferenceError(f"the probability {value:g} lies outside 0 to 1")
+    return value
+
+
+def _measured(tensors: Mapping[str, NDArray[Any]], spec: MeasurementTable) -> Measurement:
+    value = _at(_flat(tensors, spec.tensor), spec.index)
+    return Measurement(spec.name, value, spec.unit, spec.derivation)
+
+
+def _evaluated(
+    tensors: Mapping[str, NDArray[Any]], spec: EvaluationTable, basis: str
+) -> Evaluation:
+    values = _flat(tensors, spec.tensor)
+    if spec.encoding == "index":
+        answer = _at(values, spec.index)
+        if answer not in range(len(spec.values)):
+            raise InferenceError(f"{spec.tensor} answers {answer:g}, which stands for nothing")
+        return Evaluation(spec.name, spec.values[int(answer)], _none(basis))
+    if len(values) != len(spec.values):
+        raise InferenceError(f"{spec.tensor} has {len(values)} scores for {len(spec.values)}")
+    best = int(values.argmax())
+    sure = _probability(values, best, spec.activation)
+    return Evaluation(spec.name, spec.values[best], Confidence(sure, "model"))
+
+
+def _region(plan: Plan, box: Floats) -> Region | None:
+    """The box through the centres of the outermost pixels, in the image's own pixels."""
+    if len(box) != 4:
+        raise InferenceError(f"a region has {len(box)} numbers where 4 are wanted")
+    rows, columns = plan.shape[1:]
+    step_y, step_x = plan.scale[1:]
+    left, right = (float(np.clip((x + 0.5) * step_x - 0.5, 0, columns - 1)) for x in box[::2])
+    top, bottom = (float(np.clip((y + 0.5) * step_y - 0.5, 0, rows - 1)) for y in box[1::2])
+    if right <= left or bottom <= top:
+        return None
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return Region(0, np.array(corners, np.float64))
+
+
+def _share(plan: Plan, region: Region | None) -> float:
+    if region is None:
+        return 1.0
+    width, height = np.ptp(region.points, axis=0) + 1.0
+    return float(width * height / (plan.shape[1] * plan.shape[2]))
