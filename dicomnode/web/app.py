@@ -1,0 +1,153 @@
+"""Health and metrics over HTTP.
+
+``/health/live`` says that the process runs, ``/health/ready`` whether the node can do its work and
+what keeps it from it, ``/metrics`` the node's numbers for Prometheus. Nothing here names a patient
+or an instance. Errors are problem details (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dicomnode.web.metrics import Exposition, Figures
+
+Problems = Callable[[], Sequence[str]]
+
+# Answers are data for machines: no browser should run, frame, guess or keep them.
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_MOST_REQUESTS = 64
+
+
+def create_app(problems: Problems, figures: Figures) -> Starlette:
+    """The application.
+
+    Args:
+        problems: What keeps the node from its work, one plain sentence each, empty when it is
+            ready. Called in a worker thread at each request.
+        figures: The node's numbers, called in a worker thread at each scrape.
+    """
+    exposition = Exposition(figures)
+
+    def live(request: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    def ready(request: Request) -> Response:
+        found = list(problems())
+        if found:
+            return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "The node is not ready.", found)
+        return JSONResponse({"status": "ready"})
+
+    def metrics(request: Request) -> Response:
+        text, content_type = exposition.render(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type})
+
+    return Starlette(
+        routes=[
+            Route("/health/live", live),
+            Route("/health/ready", ready),
+            Route("/metrics", metrics),
+        ],
+        middleware=[Middleware(_SecurityHeaders)],
+        exception_handlers={HTTPException: _refused, Exception: _failed},
+    )
+
+
+def serve(app: ASGIApp, bind: str, port: int, on_ready: Callable[[int], None]) -> None:
+    """Serve until SIGTERM or SIGINT; open requests are answered first.
+
+    Args:
+        app: From `create_app`.
+        bind: IP address.
+        port: 0 takes a free one.
+        on_ready: Called once with the port that answers.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with socket.create_server((bind, port), family=family) as listening:
+        config = uvicorn.Config(
+            app,
+            log_config=None,  # the process's own logging, with its redaction
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            limit_concurrency=_MOST_REQUESTS,
+            timeout_graceful_shutdown=5,
+        )
+        _Server(config, lambda: on_ready(listening.getsockname()[1])).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+
+class _SecurityHeaders:
+    """Adds the headers to every answer, errors too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    status = HTTPStatus(error.status_code if isinstance(error, HTTPException) else 500)
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return _problem(status, status.description or status.phrase, headers=headers)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    # Starlette raises the error again once this is sent, and the server logs it.
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    response = _problem(status, "The node could not answer; its log says why.")
+    response.headers.update(_HEADERS)  # this answer passes no middleware
+    return response
+
+
+def _problem(
+    status: HTTPStatus,
+    detail: str,
+    problems: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body = {"type": "about:blank", "title": status.phrase, "status": status, "detail": detail}
+    more = {"problems": list(problems)} if problems else {}
+    return JSONResponse(
+        {**body, **more},
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
