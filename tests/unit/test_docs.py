@@ -1,0 +1,95 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from config.describe import options, settings_table
+
+ROOT = Path(__file__).parents[2]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_operations_hold_the_table_of_settings_as_the_schema_tells_it() -> None:
+    shown = re.search(
+        r"<!-- settings: .*? -->\n(.*?)\n<!-- end of settings -->",
+        read("docs/operations.md"),
+        re.DOTALL,
+    )
+    assert shown is not None
+    assert shown[1] == settings_table()
+
+
+def test_the_shipped_file_explains_every_option_in_its_own_table() -> None:
+    tables: dict[str, str] = {}
+    table = ""
+    for line in read("medai_node.toml").splitlines():
+        if header := re.fullmatch(r"(?:# )?\[{1,2}(\w+)\]{1,2}", line):
+            table = header[1]
+        tables[table] = tables.get(table, "") + line + "\n"
+    for option in options():
+        section, _, key = option.key.replace(".*.", ".").partition(".")
+        written = re.search(rf"^(?:# )?{key} = ", tables[section], re.MULTILINE)
+        assert written, f"{option.key} is not in medai_node.toml"
+
+
+def test_the_shipped_file_marks_what_needs_a_restart() -> None:
+    text = read("medai_node.toml")
+    for option in options():
+        section, _, key = option.key.partition(".")
+        place = re.search(rf"^\[{section}\]\n.*?((?:#[^\n]*\n)*){key} = ", text, re.M | re.S)
+        if place is not None:
+            assert ("(restart)" in place[1]) == option.restart, option.key
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_first_commands_of_the_readme_are_one_line_each(number: int) -> None:
+    block = re.findall(r"^```sh\n(.*?)^```$", read("README.md"), re.MULTILINE | re.DOTALL)[number]
+    assert block.count("\n") == 1
+    lock, end = [("requirements.txt", "medai-node demo"), ("requirements-dev.txt", "pytest")][
+        number
+    ]
+    assert f"--require-hashes -r {lock} " in block
+    assert block.endswith(f".venv/bin/{end}\n")
+
+
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+def test_the_lock_holds_every_dependency_with_hashes_and_no_place(lock: str) -> None:
+    text = read(lock)
+    assert "://" not in text
+    assert not re.search(r"^\s*(--(find-links|index-url|extra-index-url)|/|file:)", text, re.M)
+    pins = re.findall(r"^([a-z0-9-]+)==\S+(?: ; [^\\\n]*)? \\\n    --hash=sha256:", text, re.M)
+    assert len(pins) == len(re.findall(r"^[a-z0-9]", text, re.M))
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["build"]]
+    if "dev" in lock:
+        wanted += [*extras["test"], *extras["dev"]]
+    names = {re.split(r"[^A-Za-z0-9_.-]", entry)[0].lower().replace("_", "-") for entry in wanted}
+    assert names <= set(pins)
+
+
+def test_the_tests_run_with_the_versions_that_are_shipped() -> None:
+    def versions(name: str) -> set[str]:
+        return set(re.findall(r"^[a-z0-9-]+==\S+(?: ; [^\\\n]*)?", read(name), re.M))
+
+    assert versions("requirements.txt") <= versions("requirements-dev.txt")
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+        for target in re.findall(
+            r"(?<!!)\[[^\]]*\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")
+        )
+        if not page.parent.joinpath(target).exists()
+    ]
+    assert broken == []
