@@ -121,16 +121,15 @@ def _channels_first(layout: str, tensor: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(np.moveaxis(tensor, [layout.index(a) for a in "CNHW"], range(4)))
     if tensor.shape[layout.index("N")] != 1:
         raise InferenceError(f"an output has shape {tensor.shape}: more than one volume")
-    whole: NDArray[Any] = np.moveaxis(tensor, [layout.index(axis) for axis in "NCDHW"], range(5))
-    volume: NDArray[Any] = whole[0]
-    return volume
+    whole = np.moveaxis(tensor, [layout.index(axis) for axis in "NCDHW"], range(5))
+    return np.asarray(whole[0])
 
 
 def activate(scores: NDArray[Any], activation: Activation, axis: int) -> NDArray[Any]:
     """Probabilities of scores; stable for large ones."""
     if activation == "sigmoid":
         small = np.exp(-np.abs(scores))
-        return np.where(scores >= 0, 1 / (1 + small), small / (1 + small))
+        return np.asarray(np.where(scores >= 0, 1 / (1 + small), small / (1 + small)))
     if activation == "softmax":
         powers = np.exp(scores - scores.max(axis=axis, keepdims=True))
         return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
