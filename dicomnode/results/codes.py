@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from ai.types import Code as PlainCode
 from pydicom.sr.coding import Code
+
+from ai.types import Code as PlainCode
 
 # PS3.16 CID 7021, Measurement Report Document Titles
 IMAGING_MEASUREMENT_REPORT: Final = Code("126000", "DCM", "Imaging Measurement Report")

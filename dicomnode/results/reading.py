@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
 from dicomnode.results import codes
@@ -67,7 +68,7 @@ def _context(dataset: Dataset) -> list[str]:
     return lines + [f"Model: {name} {version}".rstrip() for name, version in sorted(models)]
 
 
-def _text(group: Dataset, name: codes.Code) -> str:
+def _text(group: Dataset, name: Code) -> str:
     return next((str(item.get("TextValue", "")) for item in named(group, name)), "")
 
 

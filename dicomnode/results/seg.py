@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from ai.types import Answer, Segment, Volume
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentDescription
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 from pydicom.valuerep import DS
 
+from ai.types import Answer, Segment, Volume
 from dicomnode.results import codes
 from dicomnode.results.document import new_result, reference, referenced_series
 from dicomnode.results.provenance import Provenance, algorithm_sequence, code_item, plain
@@ -210,7 +210,7 @@ def _shared_groups(volume: Volume, source: Dataset) -> Dataset:
     return shared
 
 
-def _ds(value: Any) -> DS:
+def _ds(value: Any) -> Any:
     return DS(float(value), auto_format=True)
 
 

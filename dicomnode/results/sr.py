@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import highdicom.sr as hd
 import numpy as np
-from ai.types import Answer, Confidence, Evaluation, Finding, Measurement, Region, Volume
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
+from ai.types import Answer, Confidence, Evaluation, Finding, Measurement, Region, Volume
 from dicomnode.results import codes
 from dicomnode.results.document import new_result, reference, referenced_series
 from dicomnode.results.provenance import (
@@ -333,7 +333,8 @@ def closed_polygon(region: Region) -> NDArray[np.float64]:
         region: Points ``(n, 2)`` of (column, row), 0.0 the centre of the first pixel.
 
     Returns:
-        ``(n + 1, 2)`` of (column, row), 0.0 the corner of the first pixel, the first point repeated.
+        ``(n + 1, 2)`` of (column, row), 0.0 the corner of the first pixel; the first point comes
+        again as the last.
     """
     return np.vstack([region.points, region.points[:1]]) + PIXEL_CENTRE
 

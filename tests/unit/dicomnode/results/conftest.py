@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage
+
 from ai.types import (
     Answer,
     Code,
@@ -23,8 +26,6 @@ from ai.types import (
     Volume,
 )
 from dicomnode.results.provenance import ModelFacts, Provenance
-from pydicom.dataset import Dataset
-from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage
 
 TISSUE = Code("85756007", "SCT", "Tissue")
 FAT = Code("55603005", "SCT", "Adipose tissue")

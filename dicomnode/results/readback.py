@@ -1,0 +1,216 @@
+"""The geometric part of the gate: a written segmentation, mapped to patient space and compared.
+
+It shares no code with the writer: positions come from the functional groups of the file, pixels
+from its bytes, with pydicom and numpy alone. One frame is unpacked at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ai.types import Answer, Volume
+from dicomnode.results.content import items_of
+from dicomnode.results.structure import GateFinding
+
+_CLAUSE: Final = "PS3.3 C.7.6.2.1.1"
+Array = NDArray[np.float64]
+
+
+@dataclass
+class _Sums:
+    """Moments of a set of voxels: how many, the sum of their places, how many lie left."""
+
+    count: int = 0
+    places: Array = field(default_factory=lambda: np.zeros(3))
+    left: int = 0
+
+    def add(self, mask: NDArray[np.bool_], plane: Array, middle: float) -> None:
+        """Take in one frame.
+
+        Args:
+            mask: ``(rows, columns)``.
+            plane: ``(3, 3)``; columns are the step of a row index, of a column index, the origin.
+            middle: x of the plane that parts left from right, in the same space.
+        """
+        by_row, by_column = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
+        count = int(by_row.sum())
+        if count == 0:
+            return
+        index = (by_row @ np.arange(mask.shape[0]), by_column @ np.arange(mask.shape[1]), count)
+        self.count += count
+        self.places += plane @ np.array(index, dtype=float)
+        x = np.add.outer(
+            plane[0, 2] + plane[0, 0] * np.arange(mask.shape[0]),
+            plane[0, 1] * np.arange(mask.shape[1]),
+        )
+        self.left += int(np.count_nonzero(mask & (x > middle)))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    segment: int
+    slice_index: int
+    plane: Array
+    mask: NDArray[np.bool_]
+
+
+class _UnmappableError(Exception):
+    """The file does not say where a frame lies."""
+
+
+def compare_segmentation(
+    written: Dataset, answer: Answer, volume: Volume, sources: Sequence[Dataset]
+) -> Iterator[GateFinding]:
+    """What differs between a written segmentation and the labels it should hold.
+
+    Args:
+        written: A binary segmentation, native, read back from its file.
+        answer: With `labels` ``(slices, rows, columns)``.
+        volume: Their geometry.
+        sources: One a slice, in the same order.
+
+    Yields:
+        A finding for each segment whose centroid is off by more than half a voxel, whose volume by
+        more than 1 %, whose share on the left differs, or whose voxels do not coincide.
+    """
+    labels = answer.labels
+    if labels is None:
+        yield GateFinding("geometry", _CLAUSE, "a segmentation was written for no labels")
+        return
+    space = np.eye(4)[[2, 1, 0, 3]] if volume.affine is None else volume.affine
+    # The plane that parts left from right, moved off the voxel centres that may lie on it exactly.
+    middle = float((space @ [*((np.array(labels.shape) - 1) / 2), 1])[0])
+    middle += 0.25 * float(np.linalg.norm(space[:3, :3], axis=0).min())
+    numbers = [segment.number for segment in answer.segments]
+    found: dict[int, _Sums] = {number: _Sums() for number in numbers}
+    wanted: dict[int, _Sums] = {number: _Sums() for number in numbers}
+    wrong: dict[int, int] = dict.fromkeys(numbers, 0)
+    try:
+        volume_ratio = _voxel_ratio(written, volume, space)
+        for frame in _frames(written, labels.shape, space, sources):
+            if frame.segment not in found:
+                text = f"a frame belongs to the unknown segment {frame.segment}"
+                yield GateFinding("geometry", "PS3.3 C.8.20.3.1", text)
+                return
+            found[frame.segment].add(frame.mask, frame.plane, middle)
+            said = labels[frame.slice_index] == frame.segment
+            wrong[frame.segment] += int(np.count_nonzero(said != frame.mask))
+    except _UnmappableError as error:
+        yield GateFinding("geometry", _CLAUSE, str(error))
+        return
+    for number in numbers:
+        for index in range(labels.shape[0]):
+            plane = np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
+            wanted[number].add(labels[index] == number, plane, middle)
+        yield from _differences(
+            number,
+            found[number],
+            wanted[number],
+            wrong=wrong[number],
+            volume_ratio=volume_ratio,
+            space=space,
+        )
+
+
+def _differences(
+    number: int, found: _Sums, wanted: _Sums, *, wrong: int, volume_ratio: float, space: Array
+) -> Iterator[GateFinding]:
+    def finding(text: str) -> GateFinding:
+        return GateFinding("geometry", _CLAUSE, f"segment {number} {text}")
+
+    if abs(found.count * volume_ratio - wanted.count) > 0.01 * wanted.count:
+        yield finding("has another volume than the model's labels")
+    if wrong > 0.01 * wanted.count:
+        yield finding(f"differs from the model's labels in {wrong} voxels")
+    if found.count == 0 or wanted.count == 0:
+        return
+    apart = found.places / found.count - wanted.places / wanted.count
+    if np.abs(np.linalg.solve(space[:3, :3], apart)).max() > 0.5:
+        yield finding(f"lies {np.linalg.norm(apart):.3g} mm from where the model saw it")
+    if abs(found.left / found.count - wanted.left / wanted.count) > 0.25:
+        yield finding("lies on another side of the patient")
+
+
+def _frames(
+    written: Dataset, shape: tuple[int, ...], space: Array, sources: Sequence[Dataset]
+) -> Iterator[_Frame]:
+    rows, columns = shape[1:]
+    if (written.get("Rows"), written.get("Columns")) != (rows, columns):
+        raise _UnmappableError("the segmentation has another matrix size than its source")
+    shared = next(iter(items_of(written, "SharedFunctionalGroupsSequence")), Dataset())
+    slices = {str(source.SOPInstanceUID): index for index, source in enumerate(sources)}
+    packed = np.frombuffer(written.get("PixelData") or b"", np.uint8)
+    size = rows * columns
+    for number, groups in enumerate(items_of(written, "PerFrameFunctionalGroupsSequence")):
+        segment = _value(groups, shared, "SegmentIdentification", "ReferencedSegmentNumber")
+        index = slices.get(_source_uid(groups, shared))
+        if index is None or segment is None:
+            raise _UnmappableError(f"frame {number + 1} names no source image or no segment")
+        first, last = number * size, (number + 1) * size
+        bits = np.unpackbits(packed[first // 8 : (last + 7) // 8], bitorder="little")
+        if bits.size < size:
+            raise _UnmappableError(f"frame {number + 1} has no pixels")
+        mask = bits[first % 8 : first % 8 + size].astype(bool).reshape(rows, columns)
+        if "FrameOfReferenceUID" in written:
+            plane = _plane(groups, shared, number)
+            index = int(np.rint(np.linalg.solve(space, [*plane[:, 2], 1])[0]))
+            if not 0 <= index < shape[0] or index != slices[_source_uid(groups, shared)]:
+                raise _UnmappableError(f"frame {number + 1} does not lie on the image it names")
+        else:
+            plane = np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
+        yield _Frame(int(segment), index, plane, mask)
+
+
+def _value(groups: Dataset, shared: Dataset, macro: str, keyword: str) -> Any:
+    for group in (groups, shared):
+        for item in items_of(group, f"{macro}Sequence"):
+            return item.get(keyword)
+    return None
+
+
+def _source_uid(groups: Dataset, shared: Dataset) -> str:
+    for group in (groups, shared):
+        for derivation in items_of(group, "DerivationImageSequence"):
+            for image in items_of(derivation, "SourceImageSequence"):
+                return str(image.get("ReferencedSOPInstanceUID"))
+    return ""
+
+
+def _plane(groups: Dataset, shared: Dataset, number: int) -> Array:
+    # PS3.3 Equation C.7.6.2.1-1: the first triplet of the orientation is where columns grow, the
+    # first spacing is between rows.
+    position = _numbers(groups, shared, "PlanePosition", "ImagePositionPatient", 3)
+    orientation = _numbers(groups, shared, "PlaneOrientation", "ImageOrientationPatient", 6)
+    spacing = _numbers(groups, shared, "PixelMeasures", "PixelSpacing", 2)
+    if position is None or orientation is None or spacing is None:
+        raise _UnmappableError(f"frame {number + 1} has no place in patient space")
+    return np.column_stack([orientation[3:] * spacing[0], orientation[:3] * spacing[1], position])
+
+
+def _numbers(
+    groups: Dataset, shared: Dataset, macro: str, keyword: str, count: int
+) -> Array | None:
+    value = _value(groups, shared, macro, keyword)
+    if value is None or isinstance(value, str | float | int) or len(value) != count:
+        return None
+    return np.array([float(each) for each in value])
+
+
+def _voxel_ratio(written: Dataset, volume: Volume, space: Array) -> float:
+    # Volume of a written voxel over that of the source; the written depth counts where it is said.
+    if volume.affine is None:
+        return 1.0
+    shared = next(iter(items_of(written, "SharedFunctionalGroupsSequence")), Dataset())
+    spacing = _numbers(Dataset(), shared, "PixelMeasures", "PixelSpacing", 2)
+    if spacing is None:
+        raise _UnmappableError("the segmentation shares no pixel spacing among its frames")
+    depth = _value(Dataset(), shared, "PixelMeasures", "SpacingBetweenSlices")
+    steps = np.linalg.norm(space[:3, :3], axis=0)
+    between = float(depth) if depth is not None and volume.voxels.shape[0] > 1 else steps[0]
+    return float(spacing[0] * spacing[1] * between / steps.prod())

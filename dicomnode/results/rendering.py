@@ -1,0 +1,269 @@
+"""A quick look at an answer: source slices with what was found drawn over them, as PNG.
+
+Text, legend and side marks stand outside the images, so an image differs from its plain rendering
+only where something found is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ai.types import Answer, Finding, Volume
+from dicomnode.results.provenance import plain
+
+NOTICE: Final = "AI output - not for diagnosis without validation"
+
+_PANEL: Final = 360  # longer side of an image on the canvas, in pixels
+_MARGIN: Final = 22
+_LINE: Final = 14
+_CT_WINDOW: Final = (-160.0, 240.0)  # HU, soft tissue
+_PALETTE: Final = (
+    (255, 90, 60),
+    (60, 180, 255),
+    (120, 220, 80),
+    (255, 210, 60),
+    (210, 110, 255),
+    (70, 230, 210),
+)
+_WEAKEST: Final = 0.25
+_STRONGEST: Final = 0.55
+
+Mask = NDArray[np.bool_]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image of the rendering.
+
+    Attributes:
+        title: What it shows.
+        sides: Letters of the patient's side at the left and right edge, empty where not known.
+        plain: ``(rows, columns, 3)``, the source alone.
+        annotated: The same with what was found.
+        regions: Drawn pixels ``(rows, columns)`` by the finding's index in the answer.
+    """
+
+    title: str
+    sides: tuple[str, str]
+    plain: Pixels
+    annotated: Pixels
+    regions: dict[int, Mask]
+
+
+def annotated_png(volume: Volume, answer: Answer, caption: str) -> bytes:
+    """The answer drawn over the source, with legend, caption and side marks.
+
+    Args:
+        volume: The primary input, ``(slices, rows, columns)``.
+        answer: What the model said.
+        caption: Model name and version.
+
+    Returns:
+        A PNG in 8-bit RGB; the same bytes for the same input.
+    """
+    canvas = _compose(render(volume, answer), answer, caption)
+    buffer = BytesIO()
+    canvas.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def render(volume: Volume, answer: Answer) -> tuple[Panel, ...]:
+    """The images of the quick look, without what stands around them.
+
+    Args:
+        volume: The primary input, ``(slices, rows, columns)``.
+        answer: What the model said.
+
+    Returns:
+        Enough slices that every located finding is drawn on one, then a coronal cut of volumes.
+    """
+    grey = _windowed(volume)
+    shown = _slices_to_show(volume, answer)
+    panels = [_panel(volume, answer, grey, 0, index) for index in shown]
+    if volume.affine is not None and volume.voxels.shape[0] > 1:
+        rows = volume.voxels.shape[1]
+        panels.append(_panel(volume, answer, grey, 1, _fullest(answer.labels, 1, rows)))
+    return tuple(panels)
+
+
+def _windowed(volume: Volume) -> Pixels:
+    if volume.units == "[hnsf'U]":
+        low, high = _CT_WINDOW
+    else:
+        low, high = (float(each) for each in np.percentile(volume.voxels, (1, 99)))
+    scaled = (volume.voxels.astype(np.float32) - low) * (255.0 / max(high - low, 1e-6))
+    grey: Pixels = np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
+    return 255 - grey if volume.lowest_is_white else grey
+
+
+def _fullest(labels: Any, axis: int, length: int) -> int:
+    # The cut with most labelled voxels, the middle one where there are none.
+    if labels is None or not labels.any():
+        return length // 2
+    others = tuple(each for each in range(3) if each != axis)
+    return int(np.argmax(np.count_nonzero(labels, axis=others)))
+
+
+def _slices_to_show(volume: Volume, answer: Answer) -> list[int]:
+    first = next((each.region.slice_index for each in answer.findings if each.region), None)
+    if first is None or answer.labels is not None:
+        first = _fullest(answer.labels, 0, volume.voxels.shape[0])
+    shown = [first]
+    for finding in answer.findings:
+        if finding.region is not None and finding.region.slice_index not in shown:
+            shown.append(finding.region.slice_index)
+        elif finding.region is None and (mask := _segment_mask(answer, finding)) is not None:
+            areas = np.count_nonzero(mask, axis=(1, 2))
+            if areas.any() and not areas[shown].any():
+                shown.append(int(areas.argmax()))
+    return shown
+
+
+def _segment_mask(answer: Answer, finding: Finding) -> Any:
+    if answer.labels is None or finding.segment is None:
+        return None
+    return answer.labels == finding.segment
+
+
+def _panel(volume: Volume, answer: Answer, grey: Pixels, axis: int, index: int) -> Panel:
+    cut = np.take(grey, index, axis=axis)
+    steps = [each or 1.0 for each in volume.spacing]
+    down, across = (steps[1], steps[2]) if axis == 0 else (steps[0], steps[2])
+    scale = _PANEL / max(cut.shape[0] * down, cut.shape[1] * across)
+    size = (
+        max(1, round(cut.shape[1] * across * scale)),
+        max(1, round(cut.shape[0] * down * scale)),
+    )
+    flip = axis == 1 and _points_down(volume)
+    image = np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BILINEAR))
+    plain_image = np.repeat(image[::-1, :, None] if flip else image[:, :, None], 3, axis=2)
+    annotated = plain_image.copy()
+    regions: dict[int, Mask] = {}
+    # The most significant finding is drawn last, on top.
+    for number in reversed(range(len(answer.findings))):
+        mask = _drawn(
+            answer, answer.findings[number], axis=axis, index=index, size=size, shape=cut.shape
+        )
+        if mask is None or not mask.any():
+            continue
+        mask = mask[::-1] if flip else mask
+        _paint(annotated, mask, color_of(answer, number), strength_of(answer.findings[number]))
+        regions[number] = mask
+    name = "slice" if axis == 0 else "across slices, row"
+    title = f"{name} {index + 1} of {volume.voxels.shape[axis]}"
+    return Panel(title, _sides(volume), plain_image, annotated, regions)
+
+
+def _points_down(volume: Volume) -> bool:
+    # Slices that ascend to the head are shown with the head on top.
+    return volume.affine is not None and bool(volume.affine[2, 0] > 0)
+
+
+def _drawn(
+    answer: Answer,
+    finding: Finding,
+    *,
+    axis: int,
+    index: int,
+    size: tuple[int, int],
+    shape: tuple[int, ...],
+) -> Mask | None:
+    if finding.region is not None and axis == 0:
+        if finding.region.slice_index != index:
+            return None
+        # Places on the canvas of pixel centres: half a pixel from the image's corner.
+        factor = np.array([size[0] / shape[1], size[1] / shape[0]])
+        points = (finding.region.points + 0.5) * factor - 0.5
+        drawing = Image.new("1", size)
+        ImageDraw.Draw(drawing).polygon([tuple(point) for point in points.tolist()], fill=1)
+        return np.asarray(drawing)
+    if answer.labels is None or finding.segment is None:
+        return None
+    mask = np.take(answer.labels, index, axis=axis) == finding.segment
+    # Nearest neighbour could lose what is thinner than a pixel of the canvas; a box does not.
+    enlarged = Image.fromarray((mask * 255).astype(np.uint8)).resize(size, Image.Resampling.BOX)
+    return np.asarray(enlarged) > (127 if min(size) >= max(shape) else 0)
+
+
+def color_of(answer: Answer, number: int) -> tuple[int, int, int]:
+    """Colour of a finding: its segment's, or one of a fixed palette."""
+    finding = answer.findings[number]
+    for segment in answer.segments:
+        if segment.number == finding.segment:
+            return segment.color
+    return _PALETTE[number % len(_PALETTE)]
+
+
+def strength_of(finding: Finding) -> float:
+    """Opacity of a finding: grows with its confidence, the middle where the model gives none."""
+    value = 0.5 if finding.confidence.value is None else finding.confidence.value
+    return _WEAKEST + (_STRONGEST - _WEAKEST) * min(1.0, max(0.0, value))
+
+
+def _paint(image: Pixels, mask: Mask, color: tuple[int, int, int], strength: float) -> None:
+    tint = np.array(color, np.float32)
+    image[mask] = (image[mask] * (1 - strength) + tint * strength).astype(np.uint8)
+    outline = mask & ~_eroded(mask)
+    edge = 0.4 + strength
+    image[outline] = (image[outline] * (1 - edge) + tint * edge).astype(np.uint8)
+
+
+def _eroded(mask: Mask) -> Mask:
+    padded = np.pad(mask, 1)
+    return (
+        padded[1:-1, 1:-1]
+        & padded[:-2, 1:-1]
+        & padded[2:, 1:-1]
+        & padded[1:-1, :-2]
+        & padded[1:-1, 2:]
+    )
+
+
+def _sides(volume: Volume) -> tuple[str, str]:
+    # LPS: along a growing column index x grows to the patient's left.
+    if volume.affine is None:
+        return "", ""
+    step = volume.affine[:3, 2]
+    if abs(step[0]) < 0.5 * float(np.linalg.norm(step)):
+        return "", ""
+    return ("R", "L") if step[0] > 0 else ("L", "R")
+
+
+def _compose(panels: Sequence[Panel], answer: Answer, caption: str) -> Image.Image:
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    cell = _PANEL + 2 * _MARGIN
+    legend = [
+        (color_of(answer, number), f"{finding.name}: {finding.type.meaning}")
+        for number, finding in enumerate(answer.findings)
+    ]
+    width = max(across * cell, 420)
+    head = 2 * _LINE + 10
+    height = head + down * cell + len(legend) * _LINE + 10
+    canvas = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default_imagefont()
+    draw.text((6, 4), plain(caption), fill=(255, 255, 255), font=font)
+    draw.text((6, 4 + _LINE), NOTICE, fill=(255, 190, 60), font=font)
+    for number, panel in enumerate(panels):
+        left = (number % across) * cell + _MARGIN
+        top = head + (number // across) * cell + _MARGIN
+        rows, columns = panel.annotated.shape[:2]
+        canvas.paste(Image.fromarray(panel.annotated), (left, top))
+        draw.text((left, top - _LINE), panel.title, fill=(200, 200, 200), font=font)
+        middle = top + rows // 2
+        draw.text((left - _LINE, middle), panel.sides[0], fill=(255, 255, 255), font=font)
+        draw.text((left + columns + 5, middle), panel.sides[1], fill=(255, 255, 255), font=font)
+    for number, (color, text) in enumerate(legend):
+        top = head + down * cell + number * _LINE
+        draw.rectangle((6, top + 2, 16, top + 10), fill=color)
+        draw.text((22, top), plain(text), fill=(220, 220, 220), font=font)
+    return canvas

@@ -1,0 +1,238 @@
+"""The part of the gate that holds a report against its templates, the answer and the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from ai.types import Answer, Finding
+from dicomnode.results import codes
+from dicomnode.results.content import (
+    children,
+    code_of,
+    is_named,
+    items_of,
+    named,
+    number_of,
+    walk,
+)
+from dicomnode.results.provenance import Provenance
+from dicomnode.results.structure import GateFinding
+
+# Mandatory rows of a measurement group, TID 1501 and those that include it, with TID 4019.
+_GROUP_ROWS: Final = (
+    (codes.TRACKING_IDENTIFIER, "TEXT", "TID 1501"),
+    (codes.TRACKING_UID, "UIDREF", "TID 1501"),
+    (codes.ALGORITHM_NAME, "TEXT", "TID 4019"),
+    (codes.ALGORITHM_VERSION, "TEXT", "TID 4019"),
+)
+# SCOORD may be off by this much from the answer, in pixels; FL has seven digits.
+_POINT_TOLERANCE: Final = 0.01
+
+
+def check_template(dataset: Dataset) -> Iterator[GateFinding]:
+    """Mandatory rows of TID 1500 and its groups (PS3.16 A); other root templates are not judged.
+
+    Args:
+        dataset: A structured report.
+    """
+    templates = [
+        item.get("TemplateIdentifier") for item in items_of(dataset, "ContentTemplateSequence")
+    ]
+    if "1500" not in templates:
+        yield _template("TID 1500", "the root does not name template 1500")
+        return
+    if not named(dataset, codes.PROCEDURE_REPORTED, "CODE"):
+        yield _template("TID 1500", "no procedure is reported")
+    if not named(dataset, codes.IMAGE_LIBRARY, "CONTAINER"):
+        yield _template("TID 1600", "there is no image library")
+    for item in named(dataset, codes.OBSERVER_TYPE):
+        device = (codes.DEVICE.value, codes.DEVICE.scheme_designator)
+        is_device = code_of(item, "ConceptCodeSequence") == device
+        if is_device and not named(dataset, codes.DEVICE_OBSERVER_UID, "UIDREF"):
+            yield _template("TID 1004", "the observing device has no UID")
+    groups = _groups(dataset)
+    if not groups:
+        yield _template("TID 1500", "there is no measurement group")
+    for group in groups:
+        yield from _check_group(group)
+
+
+def _template(clause: str, text: str) -> GateFinding:
+    return GateFinding("template", f"PS3.16 {clause}", text)
+
+
+def _groups(dataset: Dataset) -> list[Dataset]:
+    return [
+        group
+        for container in named(dataset, codes.IMAGING_MEASUREMENTS, "CONTAINER")
+        for group in named(container, codes.MEASUREMENT_GROUP, "CONTAINER")
+    ]
+
+
+def _check_group(group: Dataset) -> Iterator[GateFinding]:
+    for name, value_type, clause in _GROUP_ROWS:
+        if not named(group, name, value_type):
+            yield _template(clause, f"a measurement group has no {name.meaning}")
+    if not named(group, codes.FINDING, "CODE") and not named(group, codes.FINDINGS_SUMMARY):
+        yield _template("TID 1501", "a measurement group names no finding")
+    identifiers = [
+        item.get("TemplateIdentifier") for item in items_of(group, "ContentTemplateSequence")
+    ]
+    regions = named(group, codes.IMAGE_REGION)
+    frames = named(group, codes.REFERENCED_SEGMENTATION_FRAME)
+    segments = named(group, codes.REFERENCED_SEGMENT)
+    sources = (
+        *named(group, codes.SOURCE_SERIES_FOR_SEGMENTATION, "UIDREF"),
+        *named(group, codes.SOURCE_IMAGE_FOR_SEGMENTATION, "IMAGE"),
+    )
+    if "1410" in identifiers and len(regions) + len(frames) != 1:
+        yield _template("TID 1410", "a planar group has not exactly one region")
+    if "1411" in identifiers and not segments and not regions:
+        yield _template("TID 1411", "a volumetric group refers to no segment")
+    if (segments or frames) and not sources:
+        yield _template("TID 1411", "a referenced segment does not name its source")
+    yield from _check_certainty(group)
+
+
+def _check_certainty(group: Dataset) -> Iterator[GateFinding]:
+    for item in walk(group):
+        if is_named(item, codes.CERTAINTY_OF_FINDING):
+            number = number_of(item)
+            if number is None or not 0 <= number[0] <= 100 or number[1] != codes.PERCENT.value:
+                yield _template("TID 4006", "a certainty is not a percentage")
+
+
+def compare_report(
+    dataset: Dataset,
+    answer: Answer,
+    sources: Sequence[Dataset],
+    provenance: Provenance,
+    segmentation: Dataset | None,
+) -> Iterator[GateFinding]:
+    """Hold a report against the answer it should carry and the images it speaks of.
+
+    Args:
+        dataset: The report, read back.
+        answer: What the model said.
+        sources: One a slice, in the volume's order.
+        provenance: The job; gives the tracking UIDs.
+        segmentation: The written segmentation, or None.
+    """
+    yield from _check_coordinates(dataset, sources)
+    groups = _groups(dataset)
+    if len(groups) != max(1, len(answer.findings)):
+        text = f"{len(groups)} measurement groups for {len(answer.findings)} findings"
+        yield GateFinding("content", "PS3.16 TID 1500", text)
+    by_uid = {_tracking_uid(group): group for group in groups}
+    for finding in answer.findings:
+        group = by_uid.get(provenance.uid(f"tracking/{finding.name}"))
+        if group is None:
+            yield GateFinding("content", "PS3.16 TID 1501", "a finding has no measurement group")
+            continue
+        yield from _compare_group(group, finding, sources, segmentation)
+
+
+def _tracking_uid(group: Dataset) -> str:
+    return next((str(item.get("UID")) for item in named(group, codes.TRACKING_UID)), "")
+
+
+def _compare_group(
+    group: Dataset, finding: Finding, sources: Sequence[Dataset], segmentation: Dataset | None
+) -> Iterator[GateFinding]:
+    def wrong(clause: str, text: str) -> GateFinding:
+        return GateFinding("content", clause, f"a finding's group {text}")
+
+    for name, code in ((codes.FINDING, finding.type), (codes.FINDING_CATEGORY, finding.category)):
+        said = {code_of(item, "ConceptCodeSequence") for item in named(group, name)}
+        if said != {(code.value, code.scheme)}:
+            yield wrong("PS3.16 TID 1501", f"has another {name.meaning} than the model gave")
+    numbers = [
+        (code_of(item, "ConceptNameCodeSequence"), number_of(item))
+        for item in children(group)
+        if item.get("ValueType") == "NUM"
+    ]
+    for measurement in finding.measurements:
+        concept = (measurement.name.value, measurement.name.scheme)
+        expected = (float(measurement.value), measurement.unit.value)
+        if (concept, expected) not in numbers:
+            yield wrong("PS3.16 TID 300", "lacks a measurement as the model gave it")
+    certain = [number for number in numbers if number[0] == _pair(codes.CERTAINTY_OF_FINDING)]
+    if bool(certain) != (finding.confidence.value is not None):
+        yield wrong("P07", "does not carry a confidence exactly where the model defines one")
+    if finding.segment is not None and segmentation is not None:
+        if _segments(group, segmentation) != {finding.segment}:
+            yield wrong("PS3.16 TID 1411", "refers to another segment")
+    elif finding.region is not None:
+        yield from _compare_region(group, finding, sources)
+
+
+def _pair(code: Code) -> tuple[str, str]:
+    return code.value, code.scheme_designator
+
+
+def _segments(group: Dataset, segmentation: Dataset) -> set[int]:
+    # PS3.3 C.18.4: a reference names segments, or frames that belong to one.
+    frames = items_of(segmentation, "PerFrameFunctionalGroupsSequence")
+    numbers = set()
+    for name in (codes.REFERENCED_SEGMENT, codes.REFERENCED_SEGMENTATION_FRAME):
+        for item in named(group, name, "IMAGE"):
+            for reference in items_of(item, "ReferencedSOPSequence"):
+                if reference.get("ReferencedSOPInstanceUID") != segmentation.SOPInstanceUID:
+                    numbers.add(-1)
+                elif "ReferencedSegmentNumber" in reference:
+                    numbers.add(int(reference.ReferencedSegmentNumber))
+                elif 1 <= int(reference.get("ReferencedFrameNumber") or 0) <= len(frames):
+                    frame = frames[int(reference.ReferencedFrameNumber) - 1]
+                    for each in items_of(frame, "SegmentIdentificationSequence"):
+                        numbers.add(int(each.get("ReferencedSegmentNumber") or -1))
+                else:
+                    numbers.add(-1)
+    return numbers
+
+
+def _compare_region(
+    group: Dataset, finding: Finding, sources: Sequence[Dataset]
+) -> Iterator[GateFinding]:
+    region = finding.region
+    if region is None:
+        return
+    for item in named(group, codes.IMAGE_REGION, "SCOORD"):
+        written = np.array(item.get("GraphicData") or (), dtype=float).reshape(-1, 2)
+        # PS3.3 C.18.6.1.2: the centre of the first pixel is 0.5\0.5 and a closed line repeats its
+        # first point.
+        expected = np.vstack([region.points, region.points[:1]]) + 0.5
+        if written.shape != expected.shape or np.abs(written - expected).max() > _POINT_TOLERANCE:
+            text = "a region does not lie where the model put it"
+            yield GateFinding("coordinates", "PS3.3 C.18.6.1.2", text)
+        if _image_of(item) != str(sources[region.slice_index].SOPInstanceUID):
+            text = "a region lies on another image than the model said"
+            yield GateFinding("coordinates", "PS3.3 C.18.6", text)
+        return
+    yield GateFinding("coordinates", "PS3.16 TID 1410", "a located finding has no region")
+
+
+def _image_of(item: Dataset) -> str:
+    for child in children(item):
+        for reference in items_of(child, "ReferencedSOPSequence"):
+            return str(reference.get("ReferencedSOPInstanceUID"))
+    return ""
+
+
+def _check_coordinates(dataset: Dataset, sources: Sequence[Dataset]) -> Iterator[GateFinding]:
+    sizes = {str(each.SOPInstanceUID): (each.Columns, each.Rows) for each in sources}
+    for item in walk(dataset):
+        if item.get("ValueType") != "SCOORD":
+            continue
+        size = sizes.get(_image_of(item))
+        flat = np.array(item.get("GraphicData") or (), dtype=float)
+        if size is None or flat.size == 0 or flat.size % 2:
+            text = "coordinates have no source image"
+            yield GateFinding("coordinates", "PS3.3 C.18.6", text)
+        elif np.any(flat.reshape(-1, 2) < 0) or np.any(flat.reshape(-1, 2) > size):
+            text = "coordinates lie outside their image"
+            yield GateFinding("coordinates", "PS3.3 C.18.6.1.2", text)
