@@ -60,15 +60,14 @@ class _Source:
     def __init__(self, path: Path | None) -> None:
         self.file = FILE_NAME if path is None else path.name
         self.folder = Path.cwd() if path is None else path.absolute().parent
+        self.raw: dict[str, Any]
         self.lines: dict[_Path, int] = {}
         self.variables: dict[_Path, str] = {}
         self.faults: list[tuple[_Path, Fault]] = []
         if path is None:
-            self.raw: dict[str, Any] = {"routes": [r.model_dump() for r in DEFAULT_ROUTES]}
+            self.raw = {"routes": [r.model_dump() for r in DEFAULT_ROUTES]}
         else:
-            text = _text(path)
-            self.raw = self._parsed(text)
-            self.lines = key_lines(text)
+            self.raw, self.lines = self._parsed(_text(path))
 
     def override(self, environ: Mapping[str, str]) -> None:
         """Lay ``MEDAI__…`` variables over the file."""
@@ -104,18 +103,18 @@ class _Source:
             raise SettingsError(self._ordered())
         return _absolute(settings, self.folder)
 
-    def _parsed(self, text: str) -> dict[str, Any]:
+    def _parsed(self, text: str) -> tuple[dict[str, Any], dict[_Path, int]]:
+        line = text.count("\n") + 1
         try:
-            return tomllib.loads(text)
+            return tomllib.loads(text), key_lines(text)
+        except RecursionError:
+            found = "values nested too deeply"
         except tomllib.TOMLDecodeError as error:
-            message = str(error)
-            at = re.search(r" \(at line (\d+), column (\d+)\)$", message)
-            line = int(at[1]) if at else text.count("\n") + 1
-            found = message[: at.start()] if at else message.removesuffix(" (at end of document)")
-            where = f"{self.file}:{line}"
-            raise SettingsError(
-                [Fault(where, "syntax", found, "the file must be TOML 1.0")]
-            ) from None
+            found = str(error).removesuffix(" (at end of document)")
+            if at := re.search(r" \(at line (\d+), column \d+\)$", found):
+                found, line = found[: at.start()], int(at[1])
+        fault = Fault(f"{self.file}:{line}", "syntax", found, "the file must be TOML 1.0")
+        raise SettingsError([fault])
 
     def _validated(self) -> tuple[Settings, dict[str, list[int]]]:
         """The settings, after pydantic's faults are noted and the tables they are in left out.

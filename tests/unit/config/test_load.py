@@ -132,6 +132,7 @@ port = 4242
         ("[node\n", "medai_node.toml:1", "syntax", "Expected ']'"),
         ("\n\n[node]\nport = \n", "medai_node.toml:4", "syntax", "Invalid value"),
         ("[node]\nport = 1\nport = 2\n", "medai_node.toml:3", "syntax", "Cannot overwrite"),
+        ("a = " + "[" * 3000 + "]" * 3000, "medai_node.toml:1", "syntax", "values nested too"),
         ('[node]\nport = "104"\n', "medai_node.toml:2", "node.port", '"104"'),
         ("[node]\nport = true\n", "medai_node.toml:2", "node.port", "true"),
         ("node.port = -1\n", "medai_node.toml:1", "node.port", "-1"),
