@@ -1,0 +1,188 @@
+"""Where connections wait until they have said what they want.
+
+A new connection costs one socket until its A-ASSOCIATE-RQ is whole: no thread, no association.
+Probes of a load balancer, idle connections, half a PDU and plain rubbish end here.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
+
+ARTIM_SECONDS = 30.0
+"""How long a connection may take to request an association (PS3.8 9.1.4)."""
+
+MAX_WAITING = 1024
+MAX_REQUEST = 1 << 18
+"""Longest A-ASSOCIATE-RQ: 128 contexts with every transfer syntax there is stay below it."""
+
+A_ASSOCIATE_RQ = 0x01
+_HEADER = struct.Struct(">BBL")
+# A-ABORT of the service provider: 1 unrecognised PDU, 2 unexpected PDU, 6 invalid parameter
+# (PS3.8 9.3.8).
+_UNRECOGNISED, _UNEXPECTED, _INVALID = 1, 2, 6
+_ACCEPT_PAUSE = 0.2
+
+
+def abort_pdu(reason: int) -> bytes:
+    """An A-ABORT PDU of the service provider (PS3.8 9.3.8)."""
+    return struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 2, reason)
+
+
+@dataclass
+class _Waiting:
+    sock: socket.socket
+    address: tuple[str, int]
+    deadline: float
+    data: bytearray = field(default_factory=bytearray)
+    wanted: int = _HEADER.size
+
+
+@dataclass(frozen=True)
+class Request:
+    """A connection whose A-ASSOCIATE-RQ is here.
+
+    Attributes:
+        sock: The connection, blocking.
+        address: Where it comes from.
+        held: The bytes that were read: the whole PDU.
+    """
+
+    sock: socket.socket
+    address: tuple[str, int]
+    held: bytes
+
+
+class Door:
+    """Accepts connections on a listening socket and hands on those that ask for an association.
+
+    Args:
+        listener: Listening socket, which other processes may share.
+        admit: Takes each request; called in the thread of `run`.
+        artim_seconds: How long a connection may take.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        admit: Callable[[Request], None],
+        artim_seconds: float = ARTIM_SECONDS,
+    ) -> None:
+        listener.setblocking(False)  # another process may take the connection first
+        self._listener = listener
+        self._admit = admit
+        self._artim = artim_seconds
+        self._selector = selectors.DefaultSelector()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        # In order of arrival, and so of deadline.
+        self._waiting: dict[socket.socket, _Waiting] = {}
+        self._closing = False
+
+    def run(self) -> None:
+        """Serve until `close`; connections that still wait are then dropped."""
+        while not self._closing:
+            for key, _ in self._selector.select(self._patience()):
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj is not self._wake_out:
+                    self._read(key.data)
+            self._expire()
+        for waiting in list(self._waiting.values()):
+            self._drop(waiting)
+        self._selector.close()
+        self._wake_in.close()
+        self._wake_out.close()
+
+    def close(self) -> None:
+        """Stop accepting; from any thread."""
+        self._closing = True
+        with suppress(OSError):  # it has ended already
+            self._wake_in.send(b"\x00")
+
+    def _patience(self) -> float | None:
+        first = next(iter(self._waiting.values()), None)
+        return None if first is None else max(0.0, first.deadline - time.monotonic())
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, address = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No descriptors left, mostly: those who wait longest make room.
+                log.error("a connection could not be accepted: %s", error.strerror)
+                if self._waiting:
+                    self._drop(next(iter(self._waiting.values())))
+                else:
+                    time.sleep(_ACCEPT_PAUSE)
+                return
+            if len(self._waiting) >= MAX_WAITING:
+                self._drop(next(iter(self._waiting.values())))
+            sock.setblocking(False)
+            waiting = _Waiting(sock, address[:2], time.monotonic() + self._artim)
+            self._waiting[sock] = waiting
+            self._selector.register(sock, selectors.EVENT_READ, waiting)
+
+    def _read(self, waiting: _Waiting) -> None:
+        try:
+            received = waiting.sock.recv(waiting.wanted - len(waiting.data))
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if not received:
+            self._drop(waiting)
+            return
+        waiting.data += received
+        if len(waiting.data) < waiting.wanted:
+            return
+        kind, _, length = _HEADER.unpack_from(waiting.data)
+        if kind != A_ASSOCIATE_RQ:
+            self._refuse(waiting, _UNEXPECTED if 1 < kind <= 7 else _UNRECOGNISED)
+        elif length > MAX_REQUEST:
+            self._refuse(waiting, _INVALID)
+        elif len(waiting.data) == _HEADER.size and length:
+            waiting.wanted += length
+            self._read(waiting)
+        else:
+            self._hand_on(waiting)
+
+    def _hand_on(self, waiting: _Waiting) -> None:
+        self._forget(waiting)
+        waiting.sock.setblocking(True)
+        try:
+            self._admit(Request(waiting.sock, waiting.address, bytes(waiting.data)))
+        except Exception:
+            # The border of the accepting thread: the next peer is served.
+            log.exception("an association could not be started")
+            waiting.sock.close()
+
+    def _refuse(self, waiting: _Waiting, reason: int) -> None:
+        log.warning("a connection that does not ask for an association was aborted")
+        with suppress(OSError):  # nobody needs to hear it
+            waiting.sock.send(abort_pdu(reason))
+        self._drop(waiting)
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        while (first := next(iter(self._waiting.values()), None)) and first.deadline <= now:
+            self._drop(first)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        self._selector.unregister(waiting.sock)
+        del self._waiting[waiting.sock]
+
+    def _drop(self, waiting: _Waiting) -> None:
+        self._forget(waiting)
+        waiting.sock.close()

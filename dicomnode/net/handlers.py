@@ -1,0 +1,151 @@
+"""What the node does at each event of an association: plain functions, bound in one list."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+
+from config.errors import StorageError
+from dicomnode.net.contexts import supported
+from dicomnode.net.intake import Intake, Link, StoreCommand
+from dicomnode.net.peers import (
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    Caller,
+    Peers,
+    Rejection,
+)
+from dicomnode.net.slots import AssociationSlots
+from dicomnode.net.status import Answer
+from storage.index import open_association
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the handlers of one receiver work with.
+
+    Attributes:
+        intake: Where objects go.
+        peers: Who may call.
+        slots: How many may call at once.
+        receiver: Number of the receiver process.
+        private_classes: SOP classes accepted beside the standard's.
+    """
+
+    intake: Intake
+    peers: Peers
+    slots: AssociationSlots
+    receiver: int
+    private_classes: tuple[str, ...]
+
+
+def bindings(desk: Desk) -> list[tuple[Any, ...]]:
+    """Every event that is handled, and by what."""
+    return [
+        (evt.EVT_REQUESTED, on_requested, [desk]),
+        (evt.EVT_C_ECHO, on_echo),
+        (evt.EVT_C_STORE, on_store, [desk]),
+        (evt.EVT_RELEASED, on_released),
+        (evt.EVT_ABORTED, on_aborted),
+    ]
+
+
+def on_requested(event: evt.Event, desk: Desk) -> None:
+    """An A-ASSOCIATE-RQ came: admit the caller and offer what it asks for, or reject."""
+    assoc = event.assoc
+    request = assoc.requestor.primitive
+    address = assoc.requestor.address
+    called, calling = request.called_ae_title, request.calling_ae_title
+    verdict: Caller | Rejection = desk.peers.admit(called, calling, address)
+    if isinstance(verdict, Caller) and desk.intake.draining:
+        verdict = TEMPORARY_CONGESTION
+    if isinstance(verdict, Caller):
+        assoc.slot = desk.slots.take()
+        if assoc.slot is None:
+            verdict = LOCAL_LIMIT_EXCEEDED
+    if isinstance(verdict, Caller):
+        try:
+            association_id = open_association(
+                desk.intake.ledger,
+                calling_ae=calling,
+                called_ae=called,
+                address=address,
+                receiver=desk.receiver,
+            )
+        except StorageError as error:
+            log.error("an association could not be recorded: %s", error)
+            verdict = TEMPORARY_CONGESTION
+    if isinstance(verdict, Rejection):
+        _reject(assoc, verdict, desk, (called, calling, address))
+        return
+    assoc.link = Link(association_id, calling, verdict.may)
+    assoc.acceptor.supported_contexts = supported(
+        request.presentation_context_definition_list,
+        desk.private_classes,
+        echo="echo" in verdict.may,
+    )
+
+
+def _reject(assoc: Any, rejection: Rejection, desk: Desk, asked: tuple[str, str, str]) -> None:
+    called, calling, address = asked
+    log.warning("association rejected: %s", rejection.why)
+    assoc.acse.send_reject(rejection.result, rejection.source, rejection.reason)
+    assoc.kill()
+    try:
+        with desk.intake.ledger.transaction() as change:
+            change.audit(
+                "association.rejected",
+                object=f"ae:{calling}",
+                outcome="refused",
+                detail={"why": rejection.why, "called_ae": called, "address": address},
+            )
+    except StorageError as error:
+        log.error("a rejected association could not be put on record: %s", error)
+
+
+def on_echo(event: evt.Event) -> int:
+    """C-ECHO (PS3.7 9.1.5): Success."""
+    return 0x0000
+
+
+def on_store(event: evt.Event, desk: Desk) -> Dataset:
+    """C-STORE on pynetdicom's path: the data set's bytes as they came, never decoded.
+
+    Returns:
+        Status and Error Comment; see `dicomnode.net.status` for every one there is.
+    """
+    request = event.request
+    command = StoreCommand(
+        sop_class_uid=str(request.AffectedSOPClassUID),
+        sop_instance_uid=str(request.AffectedSOPInstanceUID),
+        abstract_syntax_uid=str(event.context.abstract_syntax),
+        transfer_syntax_uid=str(event.context.transfer_syntax),
+    )
+    reception = desk.intake.begin(command, event.assoc.link)
+    with request.DataSet.getbuffer() as data:
+        reception.write(data)
+    return _status(reception.finish())
+
+
+def _status(answer: Answer) -> Dataset:
+    response = Dataset()
+    response.Status = answer.status
+    if answer.comment:
+        response.ErrorComment = answer.comment
+    return response
+
+
+def on_released(event: evt.Event) -> None:
+    """The association was released."""
+    event.assoc.outcome = "released"
+
+
+def on_aborted(event: evt.Event) -> None:
+    """The peer or the node aborted, or the connection was lost."""
+    event.assoc.outcome = "lost" if event.assoc.connection_lost else "aborted"

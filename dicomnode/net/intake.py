@@ -1,0 +1,287 @@
+"""The one way in: bytes of a C-STORE become a durable object with a row, or a refusal.
+
+Both paths of the receiver, pynetdicom's and the short one, call this and nothing else: `begin`,
+then `write` for each piece, then `finish`, which answers when the object is on disk and in the
+index, and not before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from config.errors import MalformedError, OutOfSpaceError, StorageError
+from config.schema import StorageSettings
+from dicomnode.net import status
+from dicomnode.net.commit import GroupCommit
+from dicomnode.net.status import Answer
+from dicomnode.net.walk import DatasetWalk, WalkedHeader, is_uid
+from storage.db import Ledger
+from storage.index import Arrival
+from storage.nudge import nudge
+from storage.objects import Incoming, ObjectStore
+from storage.part10 import file_head
+from storage.quarantine import Quarantine
+
+log = logging.getLogger(__name__)
+
+NUDGE_SECONDS = 0.1
+"""At most one nudge to the worker in this time; the end of an association always sends one."""
+
+Bytes = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class StoreCommand:
+    """What a C-STORE-RQ and its presentation context say.
+
+    Attributes:
+        sop_class_uid: Affected SOP Class UID (0000,0002).
+        sop_instance_uid: Affected SOP Instance UID (0000,1000).
+        abstract_syntax_uid: The SOP class negotiated for the context.
+        transfer_syntax_uid: The transfer syntax negotiated for the context.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    abstract_syntax_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass
+class Link:
+    """The association that objects come over.
+
+    Attributes:
+        association_id: Its row.
+        calling_ae: The requestor's AE title.
+        may: What it may do.
+        told: Refusals already in the audit chain that are told once an association.
+    """
+
+    association_id: int
+    calling_ae: str
+    may: frozenset[str]
+    told: set[str] = field(default_factory=set)
+
+
+class Intake:
+    """Takes objects into one data folder. Safe for many threads.
+
+    Args:
+        data_dir: The data folder.
+        settings: Room on disk and in quarantine.
+        store: Where the files go.
+        ledger: Where the rows go.
+    """
+
+    def __init__(
+        self, data_dir: Path, settings: StorageSettings, store: ObjectStore, ledger: Ledger
+    ) -> None:
+        self.store = store
+        self.ledger = ledger
+        self.quarantine = Quarantine(data_dir, settings.quarantine_bytes)
+        self.commits = GroupCommit(store, ledger, self._nudge)
+        self.draining = False
+        self._data_dir = data_dir
+        self._nudged = 0.0
+
+    def begin(self, command: StoreCommand, link: Link) -> Reception:
+        """Begin to take an object; a refusal shows in what `finish` answers."""
+        return Reception(self, command, link)
+
+    def refusal(self, command: StoreCommand, link: Link) -> Answer | None:
+        """Why the object is not wanted, before a byte of it was read."""
+        if self.draining:
+            return status.DRAINING
+        if "store" not in link.may:
+            return status.NOT_AUTHORISED
+        if command.sop_class_uid != command.abstract_syntax_uid:
+            return status.NOT_ACCEPTED
+        if not is_uid(command.sop_instance_uid):
+            return status.MALFORMED.because("Affected SOP Instance UID is not a UID")
+        return self._room_refusal()
+
+    def _room_refusal(self) -> Answer | None:
+        try:
+            self.store.check_room()
+        except OutOfSpaceError:
+            return status.OUT_OF_SPACE
+        except StorageError:
+            return status.STORAGE_FAULT
+        return None
+
+    def _nudge(self) -> None:
+        now = time.monotonic()
+        if now - self._nudged >= NUDGE_SECONDS:
+            self._nudged = now
+            nudge(self._data_dir, "worker")
+
+    def ended(self) -> None:
+        """An association ended: series may be complete now."""
+        nudge(self._data_dir, "worker")
+
+
+# Refusals that come object after object for one cause: in the audit chain once an association.
+_TOLD_ONCE = frozenset(
+    answer.reason
+    for answer in (
+        status.DRAINING,
+        status.NOT_AUTHORISED,
+        status.OUT_OF_SPACE,
+        status.STORAGE_FAULT,
+    )
+)
+
+
+class Reception:
+    """One object on its way in. `write` and `finish` never raise: a fault is an answer."""
+
+    def __init__(self, intake: Intake, command: StoreCommand, link: Link) -> None:
+        self._intake = intake
+        self._command = command
+        self._link = link
+        self._walk: DatasetWalk | None = DatasetWalk(command.transfer_syntax_uid)
+        self._incoming: Incoming | None = None
+        self._answer: Answer | None = None
+        self._why = ""
+        refusal = intake.refusal(command, link)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        head = file_head(
+            command.sop_class_uid,
+            command.sop_instance_uid,
+            command.transfer_syntax_uid,
+            link.calling_ae,
+        )
+        self._guard(lambda: self._open(head))
+
+    def _open(self, head: bytes) -> None:
+        self._incoming = self._intake.store.incoming(head)
+
+    def write(self, chunk: Bytes) -> None:
+        """The next bytes of the data set."""
+        if self._incoming is not None:
+            self._guard(lambda: self._take(chunk))
+
+    def _take(self, chunk: Bytes) -> None:
+        if self._incoming is None:
+            return
+        self._incoming.write(chunk)
+        if self._walk is not None:
+            self._walk.feed(chunk)
+
+    def finish(self) -> Answer:
+        """The data set is complete: make it durable, or say why not."""
+        if self._incoming is not None:
+            self._guard(self._conclude)
+        answer = self._answer or status.FAILED
+        if not answer.kept:
+            self._put_aside(answer)
+        return answer
+
+    def discard(self) -> None:
+        """The peer went away in the middle: nothing stays."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            try:
+                incoming.discard()
+            except StorageError as error:
+                log.error("an unfinished object could not be removed: %s", error)
+
+    def _conclude(self) -> None:
+        incoming, walk = self._incoming, self._walk
+        if incoming is None or walk is None:
+            return
+        header = walk.finish()
+        command = self._command
+        if (header.sop_class_uid, header.sop_instance_uid) != (
+            command.sop_class_uid,
+            command.sop_instance_uid,
+        ):
+            self._answer = status.DISAGREES
+            self._why = status.DISAGREES.comment
+            return
+        incoming.finish()
+        self._intake.commits.commit(incoming, lambda key: self._arrival(header, key))
+        self._answer = status.STORED
+        self._incoming = None
+
+    def _arrival(self, header: WalkedHeader, key: str) -> Arrival:
+        incoming = self._incoming
+        if incoming is None:
+            raise RuntimeError("an object is recorded that is not being received")
+        return Arrival(
+            sop_instance_uid=header.sop_instance_uid,
+            sop_class_uid=header.sop_class_uid,
+            transfer_syntax_uid=self._command.transfer_syntax_uid,
+            study_instance_uid=header.study_instance_uid,
+            series_instance_uid=header.series_instance_uid,
+            digest=incoming.digest,
+            size=incoming.size,
+            object_key=key,
+            association_id=self._link.association_id,
+        )
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Run a step; what goes wrong in it becomes the answer."""
+        try:
+            step()
+        except MalformedError as error:
+            # The bytes are read on for the quarantine; the first fault is the one that is told.
+            self._answer = status.MALFORMED.because(str(error))
+            self._why = str(error)
+            self._walk = None
+        except OutOfSpaceError as error:
+            self._refuse(status.OUT_OF_SPACE, str(error))
+        except StorageError as error:
+            self._refuse(status.STORAGE_FAULT, str(error))
+        except Exception:
+            # The border of the receiver: a fault of ours is one object's failure.
+            log.exception("an object could not be taken")
+            self._refuse(status.FAILED)
+
+    def _refuse(self, answer: Answer, why: str = "") -> None:
+        self._answer = answer
+        self._why = why or answer.comment
+        self.discard()
+
+    def _put_aside(self, answer: Answer) -> None:
+        """Quarantine what came of a refused object, and put the refusal on record."""
+        incoming, self._incoming = self._incoming, None
+        detail: dict[str, object] = {
+            "status": f"0x{answer.status:04X}",
+            "reason": answer.reason,
+            "why": self._why,
+        }
+        log.warning(
+            "object refused with 0x%04X on association %d: %s",
+            answer.status,
+            self._link.association_id,
+            self._why,
+        )
+        try:
+            if incoming is not None:
+                detail |= {"digest": incoming.digest, "size": incoming.size}
+                detail["quarantined"] = self._intake.quarantine.keep(
+                    incoming, {**detail, "calling_ae": self._link.calling_ae}
+                )
+            if answer.reason in _TOLD_ONCE:
+                if answer.reason in self._link.told:
+                    return
+                self._link.told.add(answer.reason)
+            with self._intake.ledger.transaction() as change:
+                change.audit(
+                    "object.refused",
+                    object=f"association:{self._link.association_id}",
+                    outcome="refused",
+                    detail=detail,
+                )
+        except StorageError as error:
+            log.error("a refused object could not be put on record: %s", error)
+            if incoming is not None:
+                incoming.discard()

@@ -1,0 +1,280 @@
+"""A receiver: serves associations on a listening socket that it may share with others.
+
+pynetdicom negotiates, owns the state machine and every service; this module gives it sockets that
+answer at once, associations that are accounted for, and an orderly end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from socketserver import BaseRequestHandler
+from typing import Any
+
+from pynetdicom import AE, _config
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.association import Association
+from pynetdicom.transport import AddressInformation, AssociationServer
+
+from config.errors import StorageError
+from config.schema import Settings
+from dicomnode.net.contexts import VERIFICATION, register_storage_classes
+from dicomnode.net.door import ARTIM_SECONDS, Door, Request
+from dicomnode.net.handlers import Desk, bindings
+from dicomnode.net.intake import Intake, Link
+from dicomnode.net.link import PeerSocket
+from dicomnode.net.peers import Peers
+from dicomnode.net.slots import AssociationSlots
+from storage.db import Ledger, open_ledger
+from storage.index import close_association
+from storage.objects import ObjectStore
+from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 300.0
+"""An association on which nothing came for so long is aborted."""
+
+PARTING_SECONDS = 2.0
+"""At the end of a drain: how long peers hear 0xA700 before the node itself releases."""
+
+
+class PeerAssociation(Association):
+    """An association with a peer that called, accounted for from request to end."""
+
+    def __init__(self, ae: AE, server: ReceiverServer) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self._server = server
+        self.link: Link | None = None
+        self.slot: int | None = None
+        self.outcome = "lost"
+
+    @property
+    def connection_lost(self) -> bool:
+        """Whether the connection ended without an A-ABORT."""
+        return bool(self.dul.socket.lost)
+
+    def run_reactor(self) -> None:
+        """Serve the association, then close the books on it however it ended."""
+        try:
+            super().run_reactor()
+        finally:
+            self._server.ended(self)
+
+
+class _Handler(BaseRequestHandler):
+    """Makes an association of a request; the twin of pynetdicom's `RequestHandler`."""
+
+    server: ReceiverServer
+    request: Request
+
+    def handle(self) -> None:
+        server, request = self.server, self.request
+        assoc = PeerAssociation(server.ae, server)
+        # pynetdicom finds its acceptors by this name.
+        assoc.name = f"AcceptorThread@{request.address[1]}"
+        assoc.set_socket(PeerSocket(assoc, request, IDLE_SECONDS))
+        assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
+        assoc.acceptor.ae_title = server.ae_title
+        assoc.acceptor.address_info = AddressInformation.from_tuple(server.server_address)
+        assoc.acceptor.implementation_class_uid = server.ae.implementation_class_uid
+        assoc.acceptor.implementation_version_name = server.ae.implementation_version_name
+        assoc.acceptor.supported_contexts = []  # what is asked for decides, see handlers
+        assoc.requestor.address_info = AddressInformation.from_tuple(request.address)
+        for event, handler, *arguments in bindings(server.desk):
+            assoc.bind(event, handler, *arguments)
+        server.begun(assoc)
+        assoc.start()
+
+
+class ReceiverServer(AssociationServer):
+    """pynetdicom's server on a socket that is listening already.
+
+    Args:
+        listener: The listening socket.
+        desk: What the handlers work with.
+        artim_seconds: How long a connection may take to request an association.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        listener: socket.socket,
+        desk: Desk,
+        artim_seconds: float,
+        **options: Any,
+    ) -> None:
+        self._given = listener
+        self.desk = desk
+        self.door = Door(listener, self._admit, artim_seconds)
+        self._open: set[PeerAssociation] = set()
+        self._changed = threading.Condition()
+        super().__init__(*arguments, **options)
+
+    def server_bind(self) -> None:
+        self.socket.close()
+        self.socket = self._given
+
+    def server_activate(self) -> None:
+        """The socket listens already."""
+
+    def _admit(self, request: Request) -> None:
+        self.finish_request(request, request.address)
+
+    def begun(self, assoc: PeerAssociation) -> None:
+        """An association starts."""
+        with self._changed:
+            self._open.add(assoc)
+
+    def ended(self, assoc: PeerAssociation) -> None:
+        """An association is over: free its place and close its row."""
+        try:
+            if assoc.link is not None:
+                close_association(self.desk.intake.ledger, assoc.link.association_id, assoc.outcome)
+                log.info("association %d %s", assoc.link.association_id, assoc.outcome)
+                self.desk.intake.ended()
+        except StorageError as error:
+            log.error("the end of an association could not be recorded: %s", error)
+        finally:
+            if assoc.slot is not None:
+                self.desk.slots.give(assoc.slot)
+            with self._changed:
+                self._open.discard(assoc)
+                self._changed.notify_all()
+
+    def open_associations(self) -> list[PeerAssociation]:
+        """The associations that are not over."""
+        with self._changed:
+            return list(self._open)
+
+    def wait_until_quiet(self, seconds: float) -> bool:
+        """Wait for every association to end; whether they did within the time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, seconds)
+
+
+class Receiver:
+    """Serves associations in threads of this process.
+
+    Args:
+        settings: The node's settings.
+        data_dir: Its data folder.
+        listener: A socket that listens; the receiver does not close it.
+        index: Number of this receiver, for the association rows.
+        ledger: The database of the data folder.
+        artim_seconds: How long a connection may take to request an association.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data_dir: Path,
+        listener: socket.socket,
+        index: int,
+        *,
+        ledger: Ledger,
+        artim_seconds: float = ARTIM_SECONDS,
+    ) -> None:
+        quiet_pynetdicom()
+        node = settings.node
+        register_storage_classes(node.private_sop_classes)
+        self.store = ObjectStore(data_dir, min_free=settings.storage.min_free)
+        self.intake = Intake(data_dir, settings.storage, self.store, ledger)
+        self._slots = AssociationSlots(data_dir, node.max_associations)
+        desk = Desk(self.intake, Peers(settings), self._slots, index, node.private_sop_classes)
+        ae = AE(ae_title=node.ae_title)
+        ae.maximum_pdu_size = node.maximum_pdu_size
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.network_timeout = IDLE_SECONDS
+        ae.add_supported_context(VERIFICATION)
+        self._server: ReceiverServer = ae.make_server(
+            listener.getsockname(),
+            server_class=ReceiverServer,
+            request_handler=_Handler,
+            listener=listener,
+            desk=desk,
+            artim_seconds=artim_seconds,
+        )
+        self._thread = threading.Thread(target=self._server.door.run, name="door")
+
+    def start(self) -> None:
+        """Begin to accept associations."""
+        self._thread.start()
+
+    def stop(self, drain_seconds: float) -> None:
+        """End in order: no new associations; running ones go on for a while, then hear 0xA700.
+
+        Args:
+            drain_seconds: How long running associations store normally.
+        """
+        self._server.door.close()
+        self._thread.join()
+        if not self._server.wait_until_quiet(drain_seconds):
+            self.intake.draining = True
+            if not self._server.wait_until_quiet(PARTING_SECONDS):
+                self._part()
+        self._slots.close()
+        self.store.close()
+
+    def _part(self) -> None:
+        parting = [
+            threading.Thread(target=_part_from, args=(assoc,), daemon=True)
+            for assoc in self._server.open_associations()
+        ]
+        for thread in parting:
+            thread.start()
+        if not self._server.wait_until_quiet(PARTING_SECONDS):
+            for assoc in self._server.open_associations():
+                assoc.dul.socket.break_off()
+            self._server.wait_until_quiet(PARTING_SECONDS)
+
+
+def _part_from(assoc: PeerAssociation) -> None:
+    # The peer may end it at this very moment, from its side.
+    with contextlib.suppress(Exception):
+        assoc.acse_timeout = PARTING_SECONDS
+        assoc.release()
+
+
+def quiet_pynetdicom() -> None:
+    """Keep identifiers, and a line for every PDU, out of the log."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.LOG_REQUEST_IDENTIFIERS = False
+    _config.LOG_RESPONSE_IDENTIFIERS = False
+    # What goes wrong in its threads ends the association, and that is logged here.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+
+
+class _TerminatedError(Exception):
+    """SIGTERM came."""
+
+
+def run_receiver(
+    settings: Settings, data_dir: Path, listener: socket.socket, index: int, stop: Connection
+) -> None:
+    """The main function of a receiver process.
+
+    Args:
+        settings: The node's settings.
+        data_dir: Its data folder, recovered already.
+        listener: The listening socket that the receivers share.
+        index: Number of this receiver.
+        stop: Readable, or closed at the other side, when the receiver is to end.
+    """
+
+    def terminate(number: int, frame: object) -> None:
+        raise _TerminatedError
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when all end
+    signal.signal(signal.SIGTERM, terminate)
+    receiver = Receiver(settings, data_dir, listener, index, ledger=open_ledger(data_dir))
+    receiver.start()
+    with contextlib.suppress(_TerminatedError):
+        stop.poll(None)
+    receiver.stop(settings.node.drain_seconds)

@@ -1,0 +1,288 @@
+"""The node as requestor: C-ECHO, and C-STORE of files whose bytes go out as they are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+
+from config.errors import NotDicomError, PeerError
+from dicomnode.net.contexts import VERIFICATION, requests
+from dicomnode.net.status import accepted_by_peer
+from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+CONNECT_SECONDS = 10.0
+ACSE_SECONDS = 30.0
+DIMSE_SECONDS = 120.0
+
+# PS3.8 9.3.4, Table 9-21: (source, reason) in words an administrator understands.
+_REJECTIONS = {
+    (1, 1): "it gave no reason",
+    (1, 2): "it does not know the DICOM application context",
+    (1, 3): "it does not know our AE title {calling}, or not from this address",
+    (1, 7): "it is not called {called}",
+    (2, 1): "it gave no reason",
+    (2, 2): "it does not speak this version of the protocol",
+    (3, 1): "it is busy",
+    (3, 2): "it has no association left",
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Whom to call, and as whom.
+
+    Attributes:
+        ae_title: Called AE title.
+        host: Name or address.
+        port: Port.
+        calling_ae: Our own AE title.
+    """
+
+    ae_title: str
+    host: str
+    port: int
+    calling_ae: str = "MEDAI"
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a Part 10 file says in its meta information.
+
+    Attributes:
+        path: The file.
+        sop_class_uid: Media Storage SOP Class UID.
+        sop_instance_uid: Media Storage SOP Instance UID.
+        transfer_syntax_uid: Transfer Syntax UID.
+    """
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one file.
+
+    Attributes:
+        path: The file.
+        status: The peer's status; None when it could not be sent at all.
+        why: What went wrong, empty when the peer has it.
+    """
+
+    path: Path
+    status: int | None
+    why: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the peer has it now."""
+        return self.status is not None and accepted_by_peer(self.status)
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Read what is needed to send a file.
+
+    Raises:
+        NotDicomError: It is not a Part 10 file, or its meta information lacks a UID.
+    """
+    try:
+        meta = read_file_meta_info(path)
+        return FileFacts(
+            path,
+            str(meta.MediaStorageSOPClassUID),
+            str(meta.MediaStorageSOPInstanceUID),
+            str(meta.TransferSyntaxUID),
+        )
+    except (InvalidDicomError, AttributeError, OSError) as error:
+        raise NotDicomError(f"{path.name} is not a DICOM Part 10 file") from error
+
+
+class Link:
+    """An association that this node asked for; `store` sends one file after another."""
+
+    def __init__(self, peer: Peer, assoc: Association) -> None:
+        self._peer = peer
+        self._assoc = assoc
+        self._message = 0
+
+    def echo(self) -> int:
+        """C-ECHO; the peer's status.
+
+        Raises:
+            PeerError: No answer came, or verification was not accepted.
+        """
+        return self._ask(lambda: self._assoc.send_c_echo(self._next()), "verification")
+
+    def accepts(self, facts: FileFacts) -> bool:
+        """Whether the peer took a context for the file's SOP class and transfer syntax."""
+        return any(
+            context.abstract_syntax == facts.sop_class_uid
+            and facts.transfer_syntax_uid in context.transfer_syntax
+            for context in self._assoc.accepted_contexts
+        )
+
+    def store(self, path: Path) -> int:
+        """C-STORE one Part 10 file, its data set's bytes as they are.
+
+        Returns:
+            The peer's status; see `accepted_by_peer`.
+
+        Raises:
+            NotDicomError: The file is not a Part 10 file.
+            PeerError: No context fits the file, or the association ended without an answer.
+        """
+        facts = file_facts(path)
+        if not self.accepts(facts):
+            raise PeerError(
+                f"{self._peer} accepts no presentation context for SOP class "
+                f"{facts.sop_class_uid} in transfer syntax {facts.transfer_syntax_uid}"
+            )
+        return self._ask(lambda: self._assoc.send_c_store(path, self._next()), "the object")
+
+    def _next(self) -> int:
+        self._message = self._message % 0xFFFF + 1
+        return self._message
+
+    def _ask(self, request: Callable[[], object], what: str) -> int:
+        try:
+            answer = request()
+        except (RuntimeError, ValueError) as error:
+            raise PeerError(f"{self._peer} does not take {what}: {error}") from error
+        status = getattr(answer, "Status", None)
+        if status is None:
+            raise PeerError(f"{self._peer} ended the association, or gave no answer in time")
+        return int(status)
+
+
+@contextlib.contextmanager
+def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> Iterator[Link]:
+    """An association with a peer; released at the end, aborted after an error.
+
+    Args:
+        peer: Whom to call.
+        contexts: What to ask for, at most 128; see `contexts_for`.
+
+    Raises:
+        PeerError: The peer cannot be reached, rejects, or accepts nothing that was asked for.
+    """
+    _send_bytes_as_they_are()
+    ae = AE(ae_title=peer.calling_ae)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.connection_timeout = CONNECT_SECONDS
+    ae.acse_timeout = ACSE_SECONDS
+    ae.dimse_timeout = ae.network_timeout = DIMSE_SECONDS
+    reached: list[bool] = []
+    try:
+        assoc = ae.associate(
+            peer.host,
+            peer.port,
+            contexts=list(contexts),
+            ae_title=peer.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: reached.append(True))],
+        )
+    except OSError as error:
+        raise PeerError(f"{peer} cannot be reached: {error.strerror or error}") from error
+    if not assoc.is_established:
+        raise PeerError(_why_not(peer, assoc, bool(reached)))
+    try:
+        yield Link(peer, assoc)
+    except BaseException:
+        assoc.abort()
+        raise
+    if assoc.is_established:
+        assoc.release()
+
+
+def _send_bytes_as_they_are() -> None:
+    # Without this pynetdicom decodes each file and encodes it anew.
+    _config.STORE_SEND_CHUNKED_DATASET = True
+
+
+def _why_not(peer: Peer, assoc: Association, reached: bool) -> str:
+    if assoc.is_rejected:
+        answer = assoc.acceptor.primitive
+        reason = _REJECTIONS.get((answer.result_source, answer.diagnostic), "it gave no reason")
+        said = reason.format(called=peer.ae_title, calling=peer.calling_ae)
+        again = "; it may accept later" if answer.result == 2 else ""
+        return f"{peer} rejected the association: {said}{again}"
+    if not reached:
+        return f"{peer} cannot be reached: the connection was refused or timed out"
+    if assoc.rejected_contexts:
+        return f"{peer} accepted none of the presentation contexts that were asked for"
+    return f"{peer} aborted the association, or did not answer in time"
+
+
+def contexts_for(files: Iterable[FileFacts]) -> list[list[PresentationContext]]:
+    """What to ask for to send these files, in lists that fit an association each."""
+    return requests((facts.sop_class_uid, facts.transfer_syntax_uid) for facts in files)
+
+
+def echo(peer: Peer) -> int:
+    """C-ECHO to a peer; its status, 0 for Success.
+
+    Raises:
+        PeerError: It cannot be reached, rejects, or gives no answer.
+    """
+    with open_association_to(peer, [build_context(VERIFICATION)]) as link:
+        return link.echo()
+
+
+def send(
+    paths: Sequence[Path], peer: Peer, on_progress: Callable[[Sent], None] | None = None
+) -> list[Sent]:
+    """C-STORE files to a peer, over as many associations as their contexts need.
+
+    Args:
+        paths: Part 10 files; what is none is reported and passed over.
+        peer: Whom to send to.
+        on_progress: Called after each file.
+
+    Returns:
+        What became of each file, in the order in which they went out.
+
+    Raises:
+        PeerError: No association can be had; files of earlier associations may have arrived.
+    """
+    results: list[Sent] = []
+
+    def note(sent: Sent) -> None:
+        results.append(sent)
+        if on_progress is not None:
+            on_progress(sent)
+
+    files: list[FileFacts] = []
+    for path in paths:
+        try:
+            files.append(file_facts(path))
+        except NotDicomError as error:
+            note(Sent(path, None, str(error)))
+    for contexts in contexts_for(files):
+        asked = {(context.abstract_syntax, context.transfer_syntax[0]) for context in contexts}
+        with open_association_to(peer, contexts) as link:
+            for facts in files:
+                if (facts.sop_class_uid, facts.transfer_syntax_uid) in asked:
+                    note(_send_one(link, facts))
+    return results
+
+
+def _send_one(link: Link, facts: FileFacts) -> Sent:
+    if not link.accepts(facts):
+        return Sent(facts.path, None, "the peer takes no such SOP class and transfer syntax")
+    status = link.store(facts.path)
+    if accepted_by_peer(status):
+        return Sent(facts.path, status)
+    return Sent(facts.path, status, f"the peer answered 0x{status:04X}")

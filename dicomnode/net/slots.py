@@ -1,0 +1,50 @@
+"""How many associations are open at once, counted over every process of the node."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+
+class AssociationSlots:
+    """A number of places, each a byte of a file that its holder locks.
+
+    The kernel drops the locks of a process that dies, so the count never drifts. One object a
+    process and folder: POSIX locks belong to the process.
+
+    Args:
+        data_dir: The data folder, which every receiver shares.
+        limit: Places there are.
+    """
+
+    def __init__(self, data_dir: Path, limit: int) -> None:
+        self._limit = limit
+        self._mine: set[int] = set()
+        self._lock = threading.Lock()
+        self._fd = os.open(data_dir / "associations.lock", os.O_RDWR | os.O_CREAT, 0o640)
+
+    def take(self) -> int | None:
+        """A free place, or None when all are taken."""
+        with self._lock:
+            for slot in range(self._limit):
+                if slot in self._mine:
+                    continue
+                try:
+                    fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+                except OSError:
+                    continue
+                self._mine.add(slot)
+                return slot
+        return None
+
+    def give(self, slot: int) -> None:
+        """Free a place."""
+        with self._lock:
+            self._mine.discard(slot)
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, slot)
+
+    def close(self) -> None:
+        """Free every place of this process."""
+        os.close(self._fd)
