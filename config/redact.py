@@ -47,9 +47,9 @@ _IDENTIFYING = re.compile(
 _NUMBERS = re.compile(r"(?<!\d)\d+(?:\.\d+){2,}")
 # UIDs of the standard itself (PS3.6 Annex A) name kinds of things, never things.
 _STANDARD = re.compile(r"1\.2\.840\.10008(?:\.\d{1,3}){1,9}")
-# A person's name as PS3.5 6.2 writes it, components parted by ^.
-_PERSON = re.compile(r"[^\s^'\"=,;()]*(?:\^+[^\s^'\"=,;()]+)+\^*")
-_QUOTED = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
+# What may hold a person's name, whose components PS3.5 6.2 parts by ^.
+_WORD = re.compile(r"[^\s'\"=,;()]+")
+_QUOTED = re.compile(r"'([^'\n]+)'|\"([^\"\n]+)\"")
 # Controls, line and paragraph separators, changes of writing direction, lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -80,11 +80,9 @@ class Redactor:
         cut = len(value) - LONGEST_VALUE
         value = value[:LONGEST_VALUE]
         if foreign:
-            value = _QUOTED.sub(
-                lambda match: f"'{self._marked(match[1] or match[2] or '')}'", value
-            )
+            value = _QUOTED.sub(lambda match: f"'{self._marked(match[1] or match[2])}'", value)
         value = _NUMBERS.sub(lambda match: self._uid(match[0]), value)
-        value = _PERSON.sub(lambda match: self._marked(match[0]), value)
+        value = _WORD.sub(lambda match: self._word(match[0]), value)
         value = _CONTROL.sub(_escaped, value)
         return f"{value}… ({cut} more)" if cut > 0 else value
 
@@ -164,6 +162,9 @@ class Redactor:
         if _STANDARD.fullmatch(number) or (len(parts) < 5 and max(map(len, parts)) < 6):
             return number
         return self._marked(number)
+
+    def _word(self, word: str) -> str:
+        return self._marked(word) if "^" in word and word.strip("^") else word
 
     def _marked(self, value: str) -> str:
         return f"#{self.token(value)}"

@@ -277,3 +277,13 @@ def test_a_damaged_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "keys" / "redaction.key").write_bytes(b"short")
     with pytest.raises(StorageError, match="5 bytes instead of 32"):
         load_key(tmp_path)
+
+
+@pytest.mark.feature("P40")
+@pytest.mark.parametrize(
+    "name", [NAME.partition(" ")[0], "Yamada^Tarou=山田^太郎", "O'Neil^Ann", "^^^Dr^"]
+)
+def test_a_persons_name_in_a_text_becomes_a_token(name: str) -> None:
+    clean = Redactor(KEY).text(f"no match for {name}, twice")
+    assert clean.startswith("no match for ")
+    assert not set(re.split(r"[\^=']", name)) & set(re.split(r"\W+", clean)) - {"", "O"}
