@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from config.describe import options, settings_table
+from config.load import load_settings
+from dicomnode.series.conditions import compile_rule
+from dicomnode.series.facts import FACTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,3 +96,17 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not page.parent.joinpath(target).exists()
     ]
     assert broken == []
+
+
+def test_the_routes_of_the_documents_are_settings_and_their_rules_compile(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```$", read("docs/routing.md"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        path = tmp_path / "medai_node.toml"
+        path.write_text(block, encoding="utf-8")
+        for route in load_settings(path, {}).routes:
+            assert compile_rule(route.when).keys
+
+
+def test_the_documents_name_every_fact_that_rules_may_use() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", read("docs/routing.md"), re.MULTILINE) == list(FACTS)
