@@ -1,0 +1,304 @@
+"""What was received: associations, instances, series and studies."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from peewee import fn
+
+from storage.db import Change, Ledger
+from storage.records import Association, Instance, Result, Series, SeriesAssociation, Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """One object that lies durably in the object store and has no row yet.
+
+    Attributes:
+        digest: SHA-256 of the data set's bytes, hexadecimal.
+        size: Length of the data set in bytes.
+        object_key: Where the object store keeps it.
+        association_id: The association that brought it.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    digest: str
+    size: int
+    object_key: str
+    association_id: int
+
+
+class Kept(Enum):
+    """What became of an arrival."""
+
+    NEW = "new"
+    SAME = "same"  # the same bytes are here already; the caller removes its file
+    REVISION = "revision"  # same SOP Instance UID, other bytes: both are kept
+
+
+def open_association(
+    ledger: Ledger, *, calling_ae: str, called_ae: str, address: str, receiver: str
+) -> int:
+    """Note that an association was accepted; gives its id."""
+    with ledger.transaction() as change:
+        row = Association.create(
+            calling_ae=calling_ae,
+            called_ae=called_ae,
+            address=address,
+            receiver=receiver,
+            opened_at=change.now,
+        )
+        return int(row.id)
+
+
+def close_association(ledger: Ledger, association_id: int, outcome: str) -> None:
+    """Note the end of an association and cover what it brought in the audit chain.
+
+    Args:
+        ledger: The database.
+        association_id: As `open_association` gave it.
+        outcome: ``released``, ``aborted`` or ``lost``.
+    """
+    with ledger.transaction() as change:
+        (
+            Association.update(closed_at=change.now, outcome=outcome)
+            .where((Association.id == association_id) & Association.closed_at.is_null())
+            .execute()
+        )
+        cover(change, association_id, outcome)
+
+
+def cover(change: Change, association_id: int, outcome: str) -> int:
+    """Write one audit event a series for the instances of an association that have none yet."""
+    rows = (
+        Instance.select(
+            Instance.id, Instance.series_instance_uid, Instance.sop_instance_uid, Instance.digest
+        )
+        .where((Instance.association == association_id) & Instance.covered_by.is_null())
+        .order_by(Instance.series_instance_uid, Instance.sop_instance_uid, Instance.digest)
+        .tuples()
+    )
+    by_series: dict[str, list[tuple[int, str, str]]] = {}
+    for row_id, series_uid, sop_uid, digest in rows:
+        by_series.setdefault(series_uid, []).append((row_id, sop_uid, digest))
+    for series_uid, members in by_series.items():
+        seq = change.audit(
+            "instances.received",
+            object=f"series:{series_uid}",
+            detail={
+                "association": association_id,
+                "ended": outcome,
+                "count": len(members),
+                "digest": members_digest([(sop_uid, digest) for _, sop_uid, digest in members]),
+            },
+            actor=f"association:{association_id}",
+        )
+        Instance.update(covered_by=seq).where(
+            (Instance.association == association_id)
+            & (Instance.series_instance_uid == series_uid)
+            & Instance.covered_by.is_null()
+        ).execute()
+    return len(by_series)
+
+
+def members_digest(pairs: Sequence[tuple[str, str]]) -> str:
+    """Digest over the sorted (SOP Instance UID, digest) pairs of one covering event."""
+    text = "\n".join(f"{uid} {digest}" for uid, digest in sorted(pairs))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def record_arrivals(ledger: Ledger, arrivals: Sequence[Arrival]) -> list[Kept]:
+    """Give every arrival its row, all in one transaction."""
+    with ledger.transaction() as change:
+        return [_record(arrival, change.now) for arrival in arrivals]
+
+
+def _record(arrival: Arrival, now: float) -> Kept:
+    database = Instance._meta.database
+    known = [
+        digest
+        for (digest,) in database.execute_sql(
+            "SELECT digest FROM instance WHERE sop_instance_uid = ?", (arrival.sop_instance_uid,)
+        )
+    ]
+    if arrival.digest in known:
+        return Kept.SAME
+    # Plain SQL: this statement runs once an image and the query builder would double its cost.
+    database.execute_sql(
+        "INSERT INTO instance (sop_instance_uid, revision, sop_class_uid, transfer_syntax_uid,"
+        " study_instance_uid, series_instance_uid, digest, size, object_key, association_id,"
+        " received_at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'stored')",
+        (
+            arrival.sop_instance_uid,
+            len(known),
+            arrival.sop_class_uid,
+            arrival.transfer_syntax_uid,
+            arrival.study_instance_uid,
+            arrival.series_instance_uid,
+            arrival.digest,
+            arrival.size,
+            arrival.object_key,
+            arrival.association_id,
+            now,
+        ),
+    )
+    return Kept.REVISION if known else Kept.NEW
+
+
+def known_keys(keys: Sequence[str]) -> set[str]:
+    """Which of these object keys a row names; what no row names was never acknowledged."""
+    found: set[str] = set()
+    for start in range(0, len(keys), 500):
+        part = keys[start : start + 500]
+        for table in (Instance, Result):
+            query = table.select(table.object_key).where(table.object_key.in_(part)).tuples()
+            found.update(key for (key,) in query)
+    return found
+
+
+def close_lost_associations(ledger: Ledger, receiver: str | None = None) -> int:
+    """Close what a process that is gone left open, and cover it; gives how many.
+
+    Args:
+        ledger: The database.
+        receiver: Only those of this receiver; None for all.
+    """
+    query = Association.select().where(Association.closed_at.is_null())
+    if receiver is not None:
+        query = query.where(Association.receiver == receiver)
+    lost = [row.id for row in query]
+    for association_id in lost:
+        close_association(ledger, association_id, "lost")
+    return len(lost)
+
+
+def unindexed(limit: int = 500) -> list[Instance]:
+    """Instances the worker has not read yet, oldest first."""
+    return list(
+        Instance.select().where(Instance.state == "stored").order_by(Instance.id).limit(limit)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Indexed:
+    """What the worker read from the header of one instance."""
+
+    instance: Instance
+    modality: str
+    single_image: bool
+
+
+def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
+    """Put instances into their series and studies; gives the series that were touched."""
+    touched: dict[str, Series] = {}
+    for entry in read:
+        row = entry.instance
+        updated = (
+            Instance.update(state="indexed")
+            .where((Instance.id == row.id) & (Instance.state == "stored"))
+            .execute()
+        )
+        if updated:
+            series = touched.get(row.series_instance_uid) or _series_for(change, entry)
+            touched[row.series_instance_uid] = series
+            series.instances += 1
+            series.last_object_at = max(series.last_object_at, row.received_at)
+            SeriesAssociation.insert(
+                series_instance_uid=row.series_instance_uid, association=row.association_id
+            ).on_conflict_ignore().execute()
+    for series in touched.values():
+        Series.update(instances=series.instances, last_object_at=series.last_object_at).where(
+            Series.series_instance_uid == series.series_instance_uid
+        ).execute()
+        if series.state in ("complete", "routed", "skipped"):
+            change.move(series, "reopened", reason="a late object came", forced=False)
+    return list(touched.values())
+
+
+def _series_for(change: Change, entry: Indexed) -> Series:
+    row = entry.instance
+    study, _ = Study.get_or_create(
+        study_instance_uid=row.study_instance_uid, defaults={"last_object_at": row.received_at}
+    )
+    Study.update(last_object_at=fn.MAX(Study.last_object_at, row.received_at)).where(
+        Study.study_instance_uid == row.study_instance_uid
+    ).execute()
+    if study.state == "settled":
+        change.move(study, "reopened", reason="a late object came")
+    series: Series
+    series, _ = Series.get_or_create(
+        series_instance_uid=row.series_instance_uid,
+        defaults={
+            "study": study,
+            "modality": entry.modality,
+            "sop_class_uid": row.sop_class_uid,
+            "first_object_at": row.received_at,
+            "last_object_at": row.received_at,
+            "single_image": entry.single_image,
+        },
+    )
+    return series
+
+
+def current_instances(series_instance_uid: str) -> list[Instance]:
+    """The indexed instances of a series, by SOP Instance UID."""
+    return list(
+        Instance.select()
+        .where(
+            (Instance.series_instance_uid == series_instance_uid) & (Instance.state == "indexed")
+        )
+        .order_by(Instance.sop_instance_uid)
+    )
+
+
+def open_associations_of(series_instance_uid: str) -> int:
+    """How many associations that carried the series are still open."""
+    return int(
+        SeriesAssociation.select()
+        .join(Association)
+        .where(
+            (SeriesAssociation.series_instance_uid == series_instance_uid)
+            & Association.closed_at.is_null()
+        )
+        .count()
+    )
+
+
+def calling_ae_of(series_instance_uid: str) -> str | None:
+    """The AE title that last sent objects of the series."""
+    row = (
+        Association.select(Association.calling_ae)
+        .join(SeriesAssociation)
+        .where(SeriesAssociation.series_instance_uid == series_instance_uid)
+        .order_by(Association.id.desc())
+        .first()
+    )
+    return None if row is None else str(row.calling_ae)
+
+
+def settle_studies(ledger: Ledger, quiet_seconds: float) -> int:
+    """Settle the studies whose series are all answered and that have been quiet; how many."""
+    before = time.time() - quiet_seconds
+    waiting = Series.select(Series.study).where(
+        Series.state.in_(["receiving", "complete", "reopened"])
+    )
+    ripe = list(
+        Study.select().where(
+            (Study.state != "settled")
+            & (Study.last_object_at <= before)
+            & Study.study_instance_uid.not_in(waiting)
+        )
+    )
+    if ripe:
+        with ledger.transaction() as change:
+            for study in ripe:
+                change.move(study, "settled", reason=f"quiet for {quiet_seconds:g} s")
+    return len(ripe)

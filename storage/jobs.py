@@ -1,0 +1,278 @@
+"""The queue of jobs: leased, fenced by the attempt number, never taken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from storage import outbox
+from storage.db import Change, Ledger
+from storage.outbox import NewResult
+from storage.records import Instance, Job, Result, Series
+
+RESULT_FORMAT = 1  # raised whenever the encoding of results changes
+MAX_CRASHES = 3
+FIRST_RETRY_SECONDS = 2.0
+LONGEST_RETRY_SECONDS = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """One routed series for one model.
+
+    Attributes:
+        inputs: Ids of the instances, in no particular order.
+        input_digests: SHA-256 of each of them.
+        settings: Whatever of the settings changes pixels or codes.
+    """
+
+    node_id: str
+    series: Series
+    route: str
+    model: str
+    model_digest: str
+    send_to: Sequence[str]
+    inputs: Sequence[int]
+    input_digests: Sequence[str]
+    settings: Mapping[str, Any]
+    run_number: int = 0
+    mode: str = "live"
+
+
+def identity_of(request: JobRequest) -> str:
+    """The identity of a job: the same analysis has the same one, on any day."""
+    content = {
+        "node": request.node_id,
+        "inputs": {"image": sorted(request.input_digests)},
+        "model": request.model_digest,
+        "route": request.route,
+        "settings": dict(request.settings),
+        "format": RESULT_FORMAT,
+        "mode": request.mode,
+        "run": request.run_number,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def enqueue(change: Change, request: JobRequest) -> Job | None:
+    """Queue a job and supersede what the same route said of the series before.
+
+    Returns:
+        The new job, or None when this very analysis was queued or done already.
+    """
+    identity = identity_of(request)
+    if Job.get_or_none(Job.identity == identity) is not None:
+        return None
+    earlier = Job.select().where(
+        (Job.series == request.series)
+        & (Job.route == request.route)
+        & Job.state.in_(["queued", "running", "validating", "ready", "failed"])
+    )
+    for job in list(earlier):
+        supersede(change, job, "newer objects of the series came")
+    row: Job = Job.create(
+        identity=identity,
+        series=request.series,
+        study_instance_uid=request.series.study_id,
+        route=request.route,
+        model=request.model,
+        model_digest=request.model_digest,
+        send_to=json.dumps(list(request.send_to)),
+        input_instances=json.dumps(sorted(request.inputs)),
+        run_number=request.run_number,
+        created_at=change.now,
+    )
+    change.audit(
+        "job.queued",
+        object=row.label(),
+        detail={"identity": identity, "route": request.route, "model": request.model},
+    )
+    return row
+
+
+def supersede(change: Change, job: Job, reason: str) -> None:
+    """Replace a job; a bundle of which nothing was sent yet is not sent any more."""
+    if job.state == "ready":
+        outbox.withdraw_unsent(change, job.id, reason)
+    change.move(job, "superseded", reason=reason)
+
+
+def claim(ledger: Ledger, owner: str, lease_seconds: float) -> Job | None:
+    """Lease the next job, or None when there is nothing to do now.
+
+    After a crash the suspects (jobs that were running then) run one at a time.
+    """
+    now = time.time()
+    ready = (Job.state == "queued") & (Job.not_before <= now)
+    if not Job.select().where(ready).exists():
+        return None
+    with ledger.transaction() as change:
+        running = Job.select().where(Job.state.in_(["running", "validating"]))
+        if running.where(Job.crashes > 0).exists():
+            return None
+        if running.exists():
+            ready &= Job.crashes == 0
+        job: Job | None = Job.select().where(ready).order_by(Job.id).first()
+        if job is None:
+            return None
+        change.move(
+            job,
+            "running",
+            detail={"attempt": job.attempt + 1},
+            attempt=job.attempt + 1,
+            owner=owner,
+            lease_until=change.now + lease_seconds,
+            started_at=change.now,
+        )
+        return job
+
+
+def extend_leases(ledger: Ledger, owner: str, lease_seconds: float) -> None:
+    """Push the leases of everything this owner runs further out."""
+    with ledger.transaction() as change:
+        Job.update(lease_until=change.now + lease_seconds).where(
+            (Job.owner == owner) & Job.state.in_(["running", "validating"])
+        ).execute()
+
+
+def return_orphans(ledger: Ledger, *, crashed: bool, owner: str | None = None) -> int:
+    """Put jobs of a process that is gone back into the queue; gives how many.
+
+    Args:
+        ledger: The database.
+        crashed: Their process died by itself, so each is a suspect; not so when the whole node
+            was stopped.
+        owner: Only jobs of this owner; None for all.
+    """
+    query = Job.select().where(Job.state.in_(["running", "validating"]))
+    if owner is not None:
+        query = query.where(Job.owner == owner)
+    return _return(ledger, query, crashed)
+
+
+def return_expired(ledger: Ledger) -> int:
+    """Put jobs whose lease ran out back into the queue; gives how many."""
+    query = Job.select().where(
+        Job.state.in_(["running", "validating"]) & (Job.lease_until < time.time())
+    )
+    return _return(ledger, query, crashed=True) if query.exists() else 0
+
+
+def _return(ledger: Ledger, query: Any, crashed: bool) -> int:
+    with ledger.transaction() as change:
+        jobs = list(query)
+        for job in jobs:
+            crashes = job.crashes + (1 if crashed else 0)
+            if crashes >= MAX_CRASHES:
+                reason = f"dead letter: its process died {crashes} times"
+                change.move(job, "failed", reason=reason, crashes=crashes, owner=None)
+            else:
+                reason = "its process died" if crashed else "the node was stopped"
+                change.move(job, "queued", reason=reason, crashes=crashes, owner=None)
+        return len(jobs)
+
+
+def start_validating(ledger: Ledger, job: Job) -> None:
+    """The model has answered and the objects are being proved."""
+    with ledger.transaction() as change:
+        change.move(job, "validating")
+
+
+def finish(
+    ledger: Ledger,
+    job: Job,
+    results: Sequence[NewResult],
+    destinations: Mapping[str, Sequence[str]],
+    seconds: Mapping[str, float],
+) -> None:
+    """Make a job ready with its results and queue their deliveries, all at once.
+
+    Args:
+        ledger: The database.
+        job: In state validating.
+        results: The proved objects, durably stored.
+        destinations: Kinds of result each destination is sent, by its name.
+        seconds: Time by stage.
+    """
+    with ledger.transaction() as change:
+        rows = outbox.add_results(change, job, results)
+        outbox.add_deliveries(change, rows, destinations)
+        change.move(
+            job,
+            "ready",
+            detail={"results": [[row.kind, row.sop_instance_uid, row.digest] for row in rows]},
+            owner=None,
+            finished_at=change.now,
+            seconds=json.dumps(dict(seconds)),
+        )
+
+
+def fail(
+    ledger: Ledger, job: Job, reason: str, *, max_attempts: int, retry: bool, jitter: float
+) -> None:
+    """Note a failed attempt: back to the queue with a growing delay, or failed for good.
+
+    Args:
+        ledger: The database.
+        job: Running or validating.
+        reason: A sentence without patient identifiers.
+        max_attempts: Attempts before the job has failed.
+        retry: False where another attempt cannot help.
+        jitter: In [0, 1), spreads the delay over its upper half.
+    """
+    with ledger.transaction() as change:
+        failures = job.failures + 1
+        if retry and failures < max_attempts:
+            delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (failures - 1))
+            later = change.now + delay * (0.5 + jitter / 2)
+            change.move(
+                job, "queued", reason=reason, owner=None, not_before=later, failures=failures
+            )
+        else:
+            change.move(
+                job,
+                "failed",
+                reason=reason,
+                owner=None,
+                finished_at=change.now,
+                failures=failures,
+            )
+
+
+def retry(ledger: Ledger, job: Job, actor: str) -> None:
+    """Queue a failed or cancelled job again, by hand."""
+    with ledger.transaction() as change:
+        change.move(
+            job,
+            "queued",
+            reason="retried by hand",
+            actor=actor,
+            failures=0,
+            crashes=0,
+            not_before=0.0,
+            finished_at=None,
+        )
+
+
+def cancel(ledger: Ledger, job: Job, actor: str) -> None:
+    """Cancel a job that is not done yet, by hand."""
+    with ledger.transaction() as change:
+        change.move(job, "cancelled", reason="cancelled by hand", actor=actor, owner=None)
+
+
+def inputs_of(job: Job) -> list[Instance]:
+    """The instances a job works on."""
+    ids: list[int] = json.loads(job.input_instances)
+    rows: list[Instance] = []
+    for start in range(0, len(ids), 500):
+        rows += Instance.select().where(Instance.id.in_(ids[start : start + 500]))
+    return rows
+
+
+def results_of(job: Job) -> list[Result]:
+    """The results of a job, in the order they were made."""
+    return list(Result.select().where(Result.job == job).order_by(Result.id))

@@ -1,0 +1,143 @@
+"""What the node is doing, in numbers and rows: for `status`, `/metrics` and `/health/ready`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from peewee import fn
+
+from storage.db import Ledger
+from storage.records import (
+    Association,
+    Delivery,
+    Instance,
+    Job,
+    NodeFact,
+    Record,
+    Result,
+    Series,
+    Study,
+)
+
+
+def fact(key: str) -> str | None:
+    """One fact about the node, or None."""
+    row = NodeFact.get_or_none(NodeFact.key == key)
+    return None if row is None else str(row.value)
+
+
+def set_fact(ledger: Ledger, key: str, value: str) -> None:
+    """Note a fact about the node."""
+    with ledger.transaction():
+        NodeFact.insert(key=key, value=value).on_conflict_replace().execute()
+
+
+def fact_once(ledger: Ledger, key: str, value: str) -> str:
+    """Note a fact unless it is known; gives the one that holds."""
+    with ledger.transaction():
+        NodeFact.insert(key=key, value=value).on_conflict_ignore().execute()
+    return str(fact(key))
+
+
+def counts_by_state() -> dict[str, dict[str, int]]:
+    """How many rows of each kind are in each state."""
+    return {
+        table.noun: dict(table.select(table.state, fn.COUNT("*")).group_by(table.state).tuples())
+        for table in (Instance, Series, Study, Job, Delivery)
+    }
+
+
+def open_associations() -> int:
+    """Associations open now."""
+    return int(Association.select().where(Association.closed_at.is_null()).count())
+
+
+def oldest_waiting_seconds(table: type[Record], states: list[str]) -> float:
+    """Age of the oldest row in one of these states, in seconds; 0 where there is none."""
+    oldest = table.select(fn.MIN(table.created_at)).where(table.state.in_(states)).scalar()
+    return max(0.0, time.time() - oldest) if oldest else 0.0
+
+
+def studies(limit: int = 100) -> list[dict[str, Any]]:
+    """The newest studies with their series."""
+    rows = Study.select().order_by(Study.last_object_at.desc()).limit(limit)
+    return [
+        {
+            "study_instance_uid": study.study_instance_uid,
+            "state": study.state,
+            "reason": study.reason,
+            "last_object_at": study.last_object_at,
+            "series": [
+                {
+                    "series_instance_uid": series.series_instance_uid,
+                    "modality": series.modality,
+                    "instances": series.instances,
+                    "state": series.state,
+                    "reason": series.reason,
+                }
+                for series in study.series.order_by(Series.first_object_at)
+            ],
+        }
+        for study in rows
+    ]
+
+
+def jobs(limit: int = 100) -> list[dict[str, Any]]:
+    """The newest jobs."""
+    return [job_row(job) for job in Job.select().order_by(Job.id.desc()).limit(limit)]
+
+
+def job_row(job: Job) -> dict[str, Any]:
+    """One job as plain values, with what became of its results."""
+    return {
+        "id": job.id,
+        "route": job.route,
+        "model": job.model,
+        "state": shown_state(job),
+        "reason": job.reason,
+        "attempt": job.attempt,
+        "crashes": job.crashes,
+        "identity": job.identity,
+        "series_instance_uid": job.series_id,
+        "study_instance_uid": job.study_instance_uid,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+    }
+
+
+def shown_state(job: Job) -> str:
+    """The job's state with its deliveries folded in: delivering, delivered, delivery failed."""
+    state = str(job.state)
+    if state != "ready":
+        return state
+    query = Delivery.select(Delivery.state).join(Result).where(Result.job == job).tuples()
+    states = {row_state for (row_state,) in query}
+    if not states:
+        return "ready"
+    if states & {"refused", "dead"}:
+        return "delivery failed"
+    return "delivered" if states <= {"accepted", "committed", "withdrawn"} else "delivering"
+
+
+def deliveries(limit: int = 100) -> list[dict[str, Any]]:
+    """The newest deliveries."""
+    rows = Delivery.select(Delivery, Result).join(Result).order_by(Delivery.id.desc()).limit(limit)
+    return [
+        {
+            "id": row.id,
+            "job": row.result.job_id,
+            "kind": row.result.kind,
+            "destination": row.destination,
+            "state": row.state,
+            "reason": row.reason,
+            "status": row.status,
+            "attempt": row.attempt,
+            "not_before": row.not_before,
+            "created_at": row.created_at,
+            "finished_at": row.finished_at,
+            "sop_instance_uid": row.result.sop_instance_uid,
+        }
+        for row in rows
+    ]

@@ -1,0 +1,294 @@
+"""The tables of the node and the states their rows may take.
+
+Times are UTC seconds since the epoch as doubles; the audit chain alone keeps RFC 3339 text. The
+transition tables below are the only place that says which state may follow which.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from peewee import (
+    AutoField,
+    BooleanField,
+    CompositeKey,
+    DoubleField,
+    ForeignKeyField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+Transitions = dict[str, frozenset[str]]
+
+
+def _table(**moves: str) -> Transitions:
+    return {state: frozenset(after.split()) for state, after in moves.items()}
+
+
+INSTANCE = _table(
+    stored="indexed quarantined",
+    indexed="quarantined superseded",
+    quarantined="stored",
+    superseded="",
+)
+SERIES = _table(
+    receiving="complete",
+    complete="routed skipped reopened",
+    routed="reopened",
+    skipped="reopened",
+    reopened="complete",
+)
+STUDY = _table(open="settled", settled="reopened", reopened="settled")
+JOB = _table(
+    queued="running superseded cancelled failed",
+    running="validating queued failed superseded cancelled",
+    validating="ready queued failed superseded cancelled",
+    ready="superseded",
+    failed="queued superseded",
+    superseded="",
+    cancelled="queued",
+)
+DELIVERY = _table(
+    waiting="sending withdrawn dead",
+    sending="accepted waiting refused dead",
+    accepted="committed",
+    committed="",
+    refused="waiting",
+    dead="waiting",
+    withdrawn="",
+)
+
+
+class Record(Model):
+    """A table; `noun` names its rows in the audit chain."""
+
+    noun: ClassVar[str] = ""
+    transitions: ClassVar[Transitions] = {}
+
+    def label(self) -> str:
+        """What the audit chain calls this row."""
+        return f"{self.noun}:{self.get_id()}"
+
+
+class NodeFact(Record):
+    """One fact about the node itself: its id, whether it is paused."""
+
+    key = TextField(primary_key=True)
+    value = TextField()
+
+    class Meta:
+        table_name = "node_fact"
+
+
+class Association(Record):
+    """One association a peer opened; `closed_at` is null while it lasts."""
+
+    noun = "association"
+
+    id = AutoField()
+    calling_ae = TextField()
+    called_ae = TextField()
+    address = TextField()
+    receiver = TextField()
+    opened_at = DoubleField()
+    closed_at = DoubleField(null=True)
+    outcome = TextField(null=True)
+
+    class Meta:
+        table_name = "association"
+
+
+class Instance(Record):
+    """One version of one SOP instance, as it came.
+
+    `digest` is SHA-256 over the data set's bytes; `covered_by` is the audit event that counts it.
+    """
+
+    noun = "instance"
+    transitions = INSTANCE
+
+    id = AutoField()
+    sop_instance_uid = TextField()
+    revision = IntegerField()
+    sop_class_uid = TextField()
+    transfer_syntax_uid = TextField()
+    study_instance_uid = TextField()
+    series_instance_uid = TextField(index=True)
+    digest = TextField()
+    size = IntegerField()
+    object_key = TextField(unique=True)
+    association = ForeignKeyField(Association, column_name="association_id")
+    received_at = DoubleField()
+    state = TextField(default="stored")
+    reason = TextField(null=True)
+    covered_by = IntegerField(null=True)
+
+    class Meta:
+        table_name = "instance"
+        indexes = ((("sop_instance_uid", "digest"), True),)
+
+
+class Study(Record):
+    """A study as far as it was received."""
+
+    noun = "study"
+    transitions = STUDY
+
+    study_instance_uid = TextField(primary_key=True)
+    state = TextField(default="open")
+    reason = TextField(null=True)
+    last_object_at = DoubleField()
+
+    class Meta:
+        table_name = "study"
+
+
+class Series(Record):
+    """A series as far as it was received.
+
+    `explanation` is the JSON of the quality verdict and of every rule with its reasons.
+    """
+
+    noun = "series"
+    transitions = SERIES
+
+    series_instance_uid = TextField(primary_key=True)
+    study = ForeignKeyField(Study, column_name="study_instance_uid", backref="series")
+    modality = TextField()
+    sop_class_uid = TextField()
+    state = TextField(default="receiving")
+    reason = TextField(null=True)
+    instances = IntegerField(default=0)
+    first_object_at = DoubleField()
+    last_object_at = DoubleField()
+    single_image = BooleanField(default=False)
+    forced = BooleanField(default=False)
+    explanation = TextField(null=True)
+
+    class Meta:
+        table_name = "series"
+
+
+class Job(Record):
+    """One model to be run on one input.
+
+    `attempt` only grows and fences every write after the claim; `failures` counts attempts that
+    failed and `crashes` those that took their process with them, since the last retry by hand.
+    """
+
+    noun = "job"
+    transitions = JOB
+
+    id = AutoField()
+    identity = TextField(unique=True)
+    series = ForeignKeyField(Series, column_name="series_instance_uid", backref="jobs")
+    study_instance_uid = TextField()
+    route = TextField()
+    model = TextField()
+    model_digest = TextField()
+    send_to = TextField()
+    input_instances = TextField()
+    run_number = IntegerField(default=0)
+    state = TextField(default="queued")
+    reason = TextField(null=True)
+    attempt = IntegerField(default=0)
+    failures = IntegerField(default=0)
+    crashes = IntegerField(default=0)
+    owner = TextField(null=True)
+    lease_until = DoubleField(null=True)
+    not_before = DoubleField(default=0.0)
+    created_at = DoubleField()
+    started_at = DoubleField(null=True)
+    finished_at = DoubleField(null=True)
+    seconds = TextField(null=True)
+
+    class Meta:
+        table_name = "job"
+
+
+class Result(Record):
+    """One stored result object of a job; its bytes never change once the job is ready."""
+
+    noun = "result"
+
+    id = AutoField()
+    job = ForeignKeyField(Job, backref="results")
+    kind = TextField()
+    sop_class_uid = TextField()
+    sop_instance_uid = TextField(unique=True)
+    transfer_syntax_uid = TextField()
+    digest = TextField()
+    size = IntegerField()
+    object_key = TextField(unique=True)
+    created_at = DoubleField()
+
+    class Meta:
+        table_name = "result"
+
+
+class Delivery(Record):
+    """One result on its way to one destination."""
+
+    noun = "delivery"
+    transitions = DELIVERY
+
+    id = AutoField()
+    result = ForeignKeyField(Result, backref="deliveries")
+    destination = TextField()
+    state = TextField(default="waiting")
+    reason = TextField(null=True)
+    status = IntegerField(null=True)
+    attempt = IntegerField(default=0)
+    not_before = DoubleField(default=0.0)
+    created_at = DoubleField()
+    finished_at = DoubleField(null=True)
+
+    class Meta:
+        table_name = "delivery"
+        indexes = ((("result", "destination"), True),)
+
+
+class SeriesAssociation(Record):
+    """Which associations carried which series; completeness waits for their release."""
+
+    series_instance_uid = TextField()
+    association = ForeignKeyField(Association, column_name="association_id")
+
+    class Meta:
+        table_name = "series_association"
+        primary_key = CompositeKey("series_instance_uid", "association")
+
+
+class AuditEvent(Record):
+    """One link of the audit chain; see `storage.audit`."""
+
+    noun = "audit_event"
+
+    seq = IntegerField(primary_key=True)
+    version = IntegerField()
+    time = TextField()
+    actor = TextField()
+    action = TextField()
+    object = TextField()
+    outcome = TextField()
+    detail = TextField()
+    prev_hash = TextField()
+    hash = TextField()
+
+    class Meta:
+        table_name = "audit_event"
+
+
+TABLES: tuple[type[Record], ...] = (
+    NodeFact,
+    Association,
+    Instance,
+    Study,
+    Series,
+    Job,
+    Result,
+    Delivery,
+    SeriesAssociation,
+    AuditEvent,
+)
