@@ -67,6 +67,7 @@ INHERITED: Final = (
     "ClinicalTrialTimePointDescription",
 )
 
+_WIDEST_ZONE: Final = 14 * 60  # minutes, PS3.3 C.12.1.1.8
 _SERIES_OFFSET: Final = {"SEG": 0, "SR": 1}
 
 
@@ -140,8 +141,10 @@ def _local_time(source: Dataset, created: datetime) -> datetime:
     if match is None:
         return created
     minutes = int(match[2]) * 60 + int(match[3])
+    if minutes > _WIDEST_ZONE:
+        return created
     zone = timezone(timedelta(minutes=-minutes if match[1] == "-" else minutes))
-    return created.astimezone(zone) if minutes <= 14 * 60 else created
+    return created.astimezone(zone)
 
 
 def referenced_series(instances: Sequence[Dataset], keyword: str) -> list[Dataset]:

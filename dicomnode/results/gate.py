@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
+import pydicom.config
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -33,6 +35,9 @@ from dicomnode.results.structure import (
     is_segmentation,
 )
 
+# pydicom's warnings quote values, those of patients too; the gate judges the raw bytes itself.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
 __all__ = ["GateFinding", "inspect", "prove"]
 
 _DEVICE_UID: Final = "IHE RAD TF-2 AIR, Contributing Equipment"
@@ -43,6 +48,7 @@ _UNREADABLE: Final = (
     EOFError,
     KeyError,
     NotImplementedError,
+    OSError,
     OverflowError,
     RecursionError,
     TypeError,
@@ -79,20 +85,23 @@ def prove(
             findings.append(GateFinding("structure", "PS3.10 7.1", f"{kind}: {error}"))
     if answer.labels is not None and "seg" not in written and "sr" not in written:
         findings.append(GateFinding("content", "the bundle", "nothing was written"))
-    known = {str(each.SOPInstanceUID): each for each in (*sources, *bundle.values())}
+    known = {str(each.get("SOPInstanceUID")): each for each in (*sources, *bundle.values())}
     for kind, dataset in bundle.items():
         try:
-            findings += _prove_one(
-                kind,
-                dataset,
-                answer=answer,
-                volume=volume,
-                sources=sources,
-                provenance=provenance,
-                known=known,
+            findings += (
+                replace(finding, text=f"{kind}: {finding.text}")
+                for finding in _prove_one(
+                    kind,
+                    dataset,
+                    answer=answer,
+                    volume=volume,
+                    sources=sources,
+                    provenance=provenance,
+                    known=known,
+                )
             )
         except _UNREADABLE as error:
-            text = f"{kind} cannot be read through: {type(error).__name__}"
+            text = f"{kind}: cannot be read through: {type(error).__name__}"
             findings.append(GateFinding("structure", "PS3.5 7", text))
     return tuple(dict.fromkeys(findings))
 
@@ -139,7 +148,7 @@ def inspect(path: Path) -> tuple[GateFinding, ...]:
     Raises:
         NotDicomError: The file is not DICOM.
         MalformedError: It is DICOM that cannot be read to its end.
-        OSError: The file cannot be opened.
+        OSError: The file itself cannot be opened or read.
     """
     dataset = _read(path)
     findings: list[GateFinding] = []
@@ -156,8 +165,9 @@ def inspect(path: Path) -> tuple[GateFinding, ...]:
 
 
 def _read(where: Path | bytes) -> Dataset:
+    data = where if isinstance(where, bytes) else where.read_bytes()
     try:
-        return dcmread(BytesIO(where) if isinstance(where, bytes) else where)
+        return dcmread(BytesIO(data))
     except InvalidDicomError as error:
         raise NotDicomError("the file is not DICOM: it has no DICM prefix") from error
     except _UNREADABLE as error:
@@ -224,7 +234,7 @@ def _check_known(dataset: Dataset, known: Mapping[str, Dataset]) -> Iterator[Gat
         if target is None:
             text = "a reference leads to an instance that is neither source nor result"
             yield GateFinding("reference", "PS3.3 10.8", text)
-        elif str(target.SOPClassUID) != sop_class_uid:
+        elif str(target.get("SOPClassUID")) != sop_class_uid:
             text = "a reference gives another SOP class than its instance has"
             yield GateFinding("reference", "PS3.3 10.8", text)
     for study in items_of(dataset, "CurrentRequestedProcedureEvidenceSequence"):

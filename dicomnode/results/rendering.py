@@ -85,23 +85,28 @@ def render(volume: Volume, answer: Answer) -> tuple[Panel, ...]:
     Returns:
         Enough slices that every located finding is drawn on one, then a coronal cut of volumes.
     """
-    grey = _windowed(volume)
+    window = _window(volume)
     shown = _slices_to_show(volume, answer)
-    panels = [_panel(volume, answer, grey, 0, index) for index in shown]
+    panels = [_panel(volume, answer, window, 0, index) for index in shown]
     if volume.affine is not None and volume.voxels.shape[0] > 1:
         rows = volume.voxels.shape[1]
-        panels.append(_panel(volume, answer, grey, 1, _fullest(answer.labels, 1, rows)))
+        panels.append(_panel(volume, answer, window, 1, _fullest(answer.labels, 1, rows)))
     return tuple(panels)
 
 
-def _windowed(volume: Volume) -> Pixels:
+def _window(volume: Volume) -> tuple[float, float]:
     if volume.units == "[hnsf'U]":
-        low, high = _CT_WINDOW
-    else:
-        low, high = (float(each) for each in np.percentile(volume.voxels, (1, 99)))
-    scaled = (volume.voxels.astype(np.float32) - low) * (255.0 / max(high - low, 1e-6))
+        return _CT_WINDOW
+    step = max(1, round((volume.voxels.size / 1e6) ** (1 / 3)))
+    low, high = np.nanpercentile(volume.voxels[::step, ::step, ::step], (1, 99))
+    return float(low), float(high)
+
+
+def _grey(cut: NDArray[Any], window: tuple[float, float], inverted: bool) -> Pixels:
+    low, high = window
+    scaled = (cut.astype(np.float32) - low) * (255.0 / max(high - low, 1e-6))
     grey: Pixels = np.clip(np.nan_to_num(scaled), 0, 255).astype(np.uint8)
-    return 255 - grey if volume.lowest_is_white else grey
+    return 255 - grey if inverted else grey
 
 
 def _fullest(labels: Any, axis: int, length: int) -> int:
@@ -133,8 +138,10 @@ def _segment_mask(answer: Answer, finding: Finding) -> Any:
     return answer.labels == finding.segment
 
 
-def _panel(volume: Volume, answer: Answer, grey: Pixels, axis: int, index: int) -> Panel:
-    cut = np.take(grey, index, axis=axis)
+def _panel(
+    volume: Volume, answer: Answer, window: tuple[float, float], axis: int, index: int
+) -> Panel:
+    cut = _grey(np.take(volume.voxels, index, axis=axis), window, volume.lowest_is_white)
     steps = [each or 1.0 for each in volume.spacing]
     down, across = (steps[1], steps[2]) if axis == 0 else (steps[0], steps[2])
     scale = _PANEL / max(cut.shape[0] * down, cut.shape[1] * across)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, SegmentationStorage
@@ -50,6 +51,7 @@ _FORMS: Final = {
     "TM": re.compile(_TIME),
     "UI": re.compile(r"(?=.{1,64}$)(0|[1-9]\d*)(\.(0|[1-9]\d*))+"),
 }
+_UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _LENGTHS: Final = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 _WIDTHS: Final = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "SV": 8, "UV": 8}
 
@@ -199,9 +201,11 @@ def _check_values(
         return
     for tag in list(dataset.keys()):
         keyword = keyword_for_tag(tag)
+        element = dataset.get_item(tag)
+        if _is_cut(element):
+            yield GateFinding("structure", "PS3.5 7.1", f"{keyword or 'an element'} is cut off")
         if keyword in inherited:
             continue
-        element = dataset.get_item(tag)
         if (element.VR or _dictionary_vr(tag)) == "SQ":
             items = dataset[tag].value
             for item in items if isinstance(items, Sequence) else ():
@@ -210,6 +214,13 @@ def _check_values(
                 yield from _check_values(item, frozenset(), encoding, depth + 1)
         elif text := _bad_value(element, keyword, encoding):
             yield GateFinding("value", "PS3.5 6.2", text)
+
+
+def _is_cut(element: Any) -> bool:
+    # pydicom takes what is left of a file for the value of its last element.
+    if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
+        return False
+    return isinstance(element.value, bytes) and len(element.value) != element.length
 
 
 def _check_code(item: Dataset, keyword: str) -> Iterator[GateFinding]:

@@ -6,11 +6,10 @@ The phantom is asymmetric along all three axes, so that no flip, shift or swap g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
-import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage
 
@@ -26,6 +25,9 @@ from ai.types import (
     Volume,
 )
 from dicomnode.results.provenance import ModelFacts, Provenance
+from dicomnode.results.seg import build_segmentation
+from dicomnode.results.sr import build_report
+from dicomnode.results.write import to_bytes
 
 TISSUE = Code("85756007", "SCT", "Tissue")
 FAT = Code("55603005", "SCT", "Adipose tissue")
@@ -236,11 +238,29 @@ def cr_case() -> Case:
     return Case(Answer(findings), volume, (source,), provenance())
 
 
-@pytest.fixture
-def ct() -> Case:
-    return ct_case()
+def single_image_segment_case() -> Case:
+    """A radiograph with segments: 24 × 35 pixels, so that frames do not fill whole bytes."""
+    case = cr_case()
+    source = case.sources[0]
+    source.Columns = 35
+    labels = np.zeros((1, 24, 35), np.uint8)
+    labels[0, 3:9, 4:10] = 1
+    labels[0, 13:21, 20:34] = 2
+    findings = tuple(
+        replace(finding, region=None) for finding in segment_findings(labels, voxel_ml=0.0)
+    )
+    volume = replace(case.volume, voxels=np.ascontiguousarray(case.volume.voxels[:, :, :35]))
+    return replace(case, answer=Answer(findings, labels, SEGMENTS), volume=volume)
 
 
-@pytest.fixture
-def cr() -> Case:
-    return cr_case()
+def bundle(case: Case) -> dict[str, Dataset]:
+    """The objects of a case before they are written."""
+    parts = (case.answer, case.volume, case.sources, case.provenance)
+    segmentation = build_segmentation(*parts) if case.answer.labels is not None else None
+    objects = {"sr": build_report(*parts, segmentation)}
+    return objects if segmentation is None else objects | {"seg": segmentation}
+
+
+def written(case: Case) -> dict[str, bytes]:
+    """The files of a case."""
+    return {kind: to_bytes(dataset) for kind, dataset in bundle(case).items()}
