@@ -30,6 +30,7 @@ from dicomnode.results.readback import compare_segmentation
 from dicomnode.results.report_check import check_template, compare_report
 from dicomnode.results.structure import (
     GateFinding,
+    Inherited,
     check_structure,
     is_report,
     is_segmentation,
@@ -83,7 +84,7 @@ def prove(
             bundle[kind] = _read(where)
         except (NotDicomError, MalformedError) as error:
             findings.append(GateFinding("structure", "PS3.10 7.1", f"{kind}: {error}"))
-    if answer.labels is not None and "seg" not in written and "sr" not in written:
+    if not written:
         findings.append(GateFinding("content", "the bundle", "nothing was written"))
     known = {str(each.get("SOPInstanceUID")): each for each in (*sources, *bundle.values())}
     for kind, dataset in bundle.items():
@@ -116,7 +117,7 @@ def _prove_one(
     provenance: Provenance,
     known: Mapping[str, Dataset],
 ) -> Iterator[GateFinding]:
-    yield from check_structure(dataset, frozenset((*INHERITED, *_REQUESTS)))
+    yield from check_structure(dataset, _inherited(sources))
     yield from _check_references(dataset)
     yield from _check_known(dataset, known)
     yield from _check_identity(kind, dataset, sources, provenance)
@@ -136,6 +137,12 @@ def _prove_one(
         yield from compare_report(dataset, answer, sources, provenance, segmentation)
 
 
+def _inherited(sources: Sequence[Dataset]) -> Inherited:
+    keywords = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+    uids = {str(source.get(keyword, "")) for source in sources for keyword in keywords}
+    return Inherited(frozenset((*INHERITED, *_REQUESTS)), frozenset(uids))
+
+
 def inspect(path: Path) -> tuple[GateFinding, ...]:
     """Check a lone file of any kind: structure, references within it, template, labelling.
 
@@ -153,7 +160,7 @@ def inspect(path: Path) -> tuple[GateFinding, ...]:
     dataset = _read(path)
     findings: list[GateFinding] = []
     try:
-        findings += check_structure(dataset, frozenset())
+        findings += check_structure(dataset, Inherited())
         findings += _check_references(dataset)
         if is_report(dataset):
             findings += check_template(dataset)

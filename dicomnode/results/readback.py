@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ai.types import Answer, Volume
+from config.errors import MalformedError
 from dicomnode.results.content import items_of
 from dicomnode.results.structure import GateFinding
 
@@ -53,15 +54,21 @@ class _Sums:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
+    """One frame of a segmentation in its source's space.
+
+    Attributes:
+        segment: Number of the segment it belongs to.
+        slice_index: The source slice it lies on, from 0.
+        plane: ``(3, 3)``; columns are the step of a row index, of a column index and the first
+            pixel's centre, LPS mm, or pixels where the source has no place in space.
+        mask: ``(rows, columns)``.
+    """
+
     segment: int
     slice_index: int
     plane: Array
     mask: NDArray[np.bool_]
-
-
-class _UnmappableError(Exception):
-    """The file does not say where a frame lies."""
 
 
 def compare_segmentation(
@@ -83,7 +90,7 @@ def compare_segmentation(
     if labels is None:
         yield GateFinding("geometry", _CLAUSE, "a segmentation was written for no labels")
         return
-    space = np.eye(4)[[2, 1, 0, 3]] if volume.affine is None else volume.affine
+    space = _space(volume)
     # The plane that parts left from right, moved off the voxel centres that may lie on it exactly.
     middle = float((space @ [*((np.array(labels.shape) - 1) / 2), 1])[0])
     middle += 0.25 * float(np.linalg.norm(space[:3, :3], axis=0).min())
@@ -93,7 +100,7 @@ def compare_segmentation(
     wrong: dict[int, int] = dict.fromkeys(numbers, 0)
     try:
         volume_ratio = _voxel_ratio(written, volume, space)
-        for frame in _frames(written, labels.shape, space, sources):
+        for frame in frames_of(written, volume, sources):
             if frame.segment not in found:
                 text = f"a frame belongs to the unknown segment {frame.segment}"
                 yield GateFinding("geometry", "PS3.3 C.8.20.3.1", text)
@@ -101,7 +108,7 @@ def compare_segmentation(
             found[frame.segment].add(frame.mask, frame.plane, middle)
             said = labels[frame.slice_index] == frame.segment
             wrong[frame.segment] += int(np.count_nonzero(said != frame.mask))
-    except _UnmappableError as error:
+    except MalformedError as error:
         yield GateFinding("geometry", _CLAUSE, str(error))
         return
     for number in numbers:
@@ -137,12 +144,29 @@ def _differences(
         yield finding("lies on another side of the patient")
 
 
-def _frames(
-    written: Dataset, shape: tuple[int, ...], space: Array, sources: Sequence[Dataset]
-) -> Iterator[_Frame]:
+def _space(volume: Volume) -> Array:
+    # An image without a place is compared in its own pixels: x columns, y rows, z slices.
+    return np.eye(4)[[2, 1, 0, 3]] if volume.affine is None else volume.affine
+
+
+def frames_of(written: Dataset, volume: Volume, sources: Sequence[Dataset]) -> Iterator[Frame]:
+    """The frames of a binary segmentation, unpacked one at a time.
+
+    Args:
+        written: With native pixel data.
+        volume: The source, ``(slices, rows, columns)``.
+        sources: One a slice, in the same order.
+
+    Yields:
+        Every frame, in the order of the file.
+
+    Raises:
+        MalformedError: It does not say where a frame lies, or not where its source lies.
+    """
+    shape, space = volume.voxels.shape, _space(volume)
     rows, columns = shape[1:]
     if (written.get("Rows"), written.get("Columns")) != (rows, columns):
-        raise _UnmappableError("the segmentation has another matrix size than its source")
+        raise MalformedError("the segmentation has another matrix size than its source")
     shared = next(iter(items_of(written, "SharedFunctionalGroupsSequence")), Dataset())
     slices = {str(source.SOPInstanceUID): index for index, source in enumerate(sources)}
     packed = np.frombuffer(written.get("PixelData") or b"", np.uint8)
@@ -151,20 +175,20 @@ def _frames(
         segment = _value(groups, shared, "SegmentIdentification", "ReferencedSegmentNumber")
         index = slices.get(_source_uid(groups, shared))
         if index is None or segment is None:
-            raise _UnmappableError(f"frame {number + 1} names no source image or no segment")
+            raise MalformedError(f"frame {number + 1} names no source image or no segment")
         first, last = number * size, (number + 1) * size
         bits = np.unpackbits(packed[first // 8 : (last + 7) // 8], bitorder="little")
         if bits.size < size:
-            raise _UnmappableError(f"frame {number + 1} has no pixels")
+            raise MalformedError(f"frame {number + 1} has no pixels")
         mask = bits[first % 8 : first % 8 + size].astype(bool).reshape(rows, columns)
         if "FrameOfReferenceUID" in written:
             plane = _plane(groups, shared, number)
             index = int(np.rint(np.linalg.solve(space, [*plane[:, 2], 1])[0]))
             if not 0 <= index < shape[0] or index != slices[_source_uid(groups, shared)]:
-                raise _UnmappableError(f"frame {number + 1} does not lie on the image it names")
+                raise MalformedError(f"frame {number + 1} does not lie on the image it names")
         else:
             plane = np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
-        yield _Frame(int(segment), index, plane, mask)
+        yield Frame(int(segment), index, plane, mask)
 
 
 def _value(groups: Dataset, shared: Dataset, macro: str, keyword: str) -> Any:
@@ -189,7 +213,7 @@ def _plane(groups: Dataset, shared: Dataset, number: int) -> Array:
     orientation = _numbers(groups, shared, "PlaneOrientation", "ImageOrientationPatient", 6)
     spacing = _numbers(groups, shared, "PixelMeasures", "PixelSpacing", 2)
     if position is None or orientation is None or spacing is None:
-        raise _UnmappableError(f"frame {number + 1} has no place in patient space")
+        raise MalformedError(f"frame {number + 1} has no place in patient space")
     return np.column_stack([orientation[3:] * spacing[0], orientation[:3] * spacing[1], position])
 
 
@@ -209,8 +233,25 @@ def _voxel_ratio(written: Dataset, volume: Volume, space: Array) -> float:
     shared = next(iter(items_of(written, "SharedFunctionalGroupsSequence")), Dataset())
     spacing = _numbers(Dataset(), shared, "PixelMeasures", "PixelSpacing", 2)
     if spacing is None:
-        raise _UnmappableError("the segmentation shares no pixel spacing among its frames")
+        raise MalformedError("the segmentation shares no pixel spacing among its frames")
     depth = _value(Dataset(), shared, "PixelMeasures", "SpacingBetweenSlices")
     steps = np.linalg.norm(space[:3, :3], axis=0)
     between = float(depth) if depth is not None and volume.voxels.shape[0] > 1 else steps[0]
     return float(spacing[0] * spacing[1] * between / steps.prod())
+
+
+def labels_of(written: Dataset, volume: Volume, sources: Sequence[Dataset]) -> NDArray[np.uint8]:
+    """The label volume that a binary segmentation holds, of the shape of its source.
+
+    Args:
+        written: A binary segmentation, native.
+        volume: Its source, ``(slices, rows, columns)``.
+        sources: One a slice, in the same order.
+
+    Raises:
+        MalformedError: The frames do not say where they lie, or do not fit the source.
+    """
+    labels = np.zeros(volume.voxels.shape, np.uint8)
+    for frame in frames_of(written, volume, sources):
+        labels[frame.slice_index][frame.mask] = frame.segment
+    return labels

@@ -8,7 +8,7 @@ and the positions must agree with the volume's affine or nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -197,38 +197,41 @@ def _shared_groups(volume: Volume, source: Dataset) -> Dataset:
     shared = Dataset()
     if source.get("PixelSpacing"):
         measures = Dataset()
-        measures.PixelSpacing = source.PixelSpacing
+        measures.PixelSpacing = _decimals(source.PixelSpacing)
         if volume.affine is not None:
             between = volume.spacing[0] or source.get("SliceThickness") or 1.0
-            measures.SliceThickness = source.get("SliceThickness") or _ds(between)
-            measures.SpacingBetweenSlices = _ds(between)
+            thickness = source.get("SliceThickness") or between
+            (measures.SliceThickness,) = _decimals([thickness])
+            (measures.SpacingBetweenSlices,) = _decimals([between])
         shared.PixelMeasuresSequence = [measures]
     if volume.affine is not None:
         orientation = Dataset()
-        orientation.ImageOrientationPatient = source.ImageOrientationPatient
+        orientation.ImageOrientationPatient = _decimals(source.ImageOrientationPatient)
         shared.PlaneOrientationSequence = [orientation]
     return shared
 
 
-def _ds(value: Any) -> Any:
-    return DS(float(value), auto_format=True)
+def _decimals(values: Iterable[Any]) -> list[Any]:
+    # Sources are met whose DS is longer than the 16 characters of PS3.5 6.2.
+    return [DS(float(value), auto_format=True) for value in values]
 
 
 def _frames(answer: Answer, volume: Volume, sources: Sequence[Dataset]) -> list[Dataset]:
     derivations = [_derivation(source) for source in sources]
+    positions = [_decimals(source.get("ImagePositionPatient") or ()) for source in sources]
     frames = []
     for segment in answer.segments:
         identification = Dataset()
         identification.ReferencedSegmentNumber = segment.number
         named = DataElement("SegmentIdentificationSequence", "SQ", [identification])
-        for index, source in enumerate(sources):
+        for index in range(len(sources)):
             frame = Dataset()
             content = Dataset()
             content.DimensionIndexValues = [segment.number]
             if volume.affine is not None:
                 content.DimensionIndexValues = [segment.number, index + 1]
                 position = Dataset()
-                position.ImagePositionPatient = source.ImagePositionPatient
+                position.ImagePositionPatient = positions[index]
                 frame.PlanePositionSequence = [position]
             frame.FrameContentSequence = [content]
             frame[derivations[index].tag] = derivations[index]

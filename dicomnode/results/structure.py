@@ -67,12 +67,25 @@ def is_segmentation(dataset: Dataset) -> bool:
     return str(dataset.get("SOPClassUID", "")) == SegmentationStorage
 
 
-def check_structure(dataset: Dataset, inherited: frozenset[str]) -> Iterator[GateFinding]:
+@dataclass(frozen=True)
+class Inherited:
+    """What a result takes over from its sources and the gate does not judge for its form.
+
+    Attributes:
+        keywords: Attributes of the top level, whose equality with the source is checked instead.
+        uids: UIDs of the sources, which must be referred to as they are.
+    """
+
+    keywords: frozenset[str] = frozenset()
+    uids: frozenset[str] = frozenset()
+
+
+def check_structure(dataset: Dataset, inherited: Inherited) -> Iterator[GateFinding]:
     """Attributes, value representations and codes of an object.
 
     Args:
         dataset: As read from a file.
-        inherited: Top-level keywords whose values are the source's and not ours to judge.
+        inherited: What is the source's and not ours to judge.
     """
     yield from _check_values(dataset, inherited, _single_byte(dataset), 0)
     uid = str(dataset.get("SOPClassUID") or "")
@@ -194,7 +207,7 @@ def _single_byte(dataset: Dataset) -> str | None:
 
 
 def _check_values(
-    dataset: Dataset, inherited: frozenset[str], encoding: str | None, depth: int
+    dataset: Dataset, inherited: Inherited, encoding: str | None, depth: int
 ) -> Iterator[GateFinding]:
     if depth > MAXIMUM_DEPTH:
         yield GateFinding("structure", "PS3.5 7.5", "sequences are nested too deep")
@@ -204,16 +217,24 @@ def _check_values(
         element = dataset.get_item(tag)
         if _is_cut(element):
             yield GateFinding("structure", "PS3.5 7.1", f"{keyword or 'an element'} is cut off")
-        if keyword in inherited:
+        if depth == 0 and keyword in inherited.keywords:
             continue
         if (element.VR or _dictionary_vr(tag)) == "SQ":
             items = dataset[tag].value
             for item in items if isinstance(items, Sequence) else ():
                 if keyword.endswith("CodeSequence"):
                     yield from _check_code(item, keyword)
-                yield from _check_values(item, frozenset(), encoding, depth + 1)
-        elif text := _bad_value(element, keyword, encoding):
+                yield from _check_values(item, inherited, encoding, depth + 1)
+        elif (text := _bad_value(element, keyword, encoding)) and not _is_one_of(
+            element, inherited.uids
+        ):
             yield GateFinding("value", "PS3.5 6.2", text)
+
+
+def _is_one_of(element: Any, uids: frozenset[str]) -> bool:
+    return (
+        isinstance(element.value, bytes) and element.value.decode("latin-1").rstrip("\0 ") in uids
+    )
 
 
 def _is_cut(element: Any) -> bool:

@@ -37,8 +37,7 @@ def to_bytes(dataset: Dataset) -> bytes:
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     # A shallow copy, since pydicom writes the file meta that hangs on the data set.
-    written = Dataset()
-    written._dict = dataset._dict
+    written = Dataset(dataset)
     written.file_meta = meta
     written.preamble = b"\0" * 128
     buffer = BytesIO()

@@ -405,10 +405,24 @@ def test_findings_quote_no_patient_and_no_identifier():
     assert not any("SECRET-ID" in str(each) or "P-1" in str(each) for each in findings)
 
 
-def test_an_odd_value_of_the_source_does_not_stop_its_result():
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [
+        (0x00101010, "AS", "45"),
+        (0x00100030, "DA", "1960.02.29"),
+        (0x00100040, "CS", "male"),
+        (0x00100020, "LO", "x" * 70),
+        (0x0020000D, "UI", "1.2.03"),
+        (0x0020000E, "UI", "1.2.03"),
+        (0x00200052, "UI", "1.2.03"),
+        (0x00280030, "DS", "0.75000000000000000000\\1.25000000000000000000"),
+        (0x00180050, "DS", "2.500000000000000000000"),
+    ],
+)
+def test_an_odd_value_of_the_source_does_not_stop_its_result(tag, vr, value):
     case = ct_case()
     for source in case.sources:
-        raw(0x00101010, "AS", "45")(source)
+        raw(tag, vr, value)(source)
     assert judged(case, written(case)) == ()
 
 

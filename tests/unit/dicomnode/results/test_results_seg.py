@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 
 from dicomnode.results.gate import prove
+from dicomnode.results.readback import labels_of
 from dicomnode.results.seg import build_segmentation
 from dicomnode.results.write import to_bytes
 from tests.unit.dicomnode.results.cases import (
@@ -162,3 +163,10 @@ def test_sources_without_a_place_are_refused_where_the_volume_has_one(keyword):
         delattr(source, keyword)
     with pytest.raises(ValueError, match=r"no place|no frame"):
         build(case)
+
+
+@pytest.mark.parametrize("make", [ct_case, single_image_segment_case])
+def test_the_labels_are_read_back_from_the_file(make):
+    case = make()
+    read = dcmread(BytesIO(to_bytes(build(case))))
+    np.testing.assert_array_equal(labels_of(read, case.volume, case.sources), case.answer.labels)
