@@ -119,7 +119,7 @@ class GroupCommit:
 
     def _settle_doubtful(self) -> None:
         """The database answers again: remove files of failed commits that no row names."""
-        named = known_keys(self._ledger, self._doubtful)
+        named = known_keys(self._doubtful)
         for key in self._doubtful:
             if key not in named:
                 self._store.remove(key)

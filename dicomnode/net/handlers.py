@@ -34,14 +34,14 @@ class Desk:
         intake: Where objects go.
         peers: Who may call.
         slots: How many may call at once.
-        receiver: Number of the receiver process.
+        receiver: What association rows call this receiver.
         private_classes: SOP classes accepted beside the standard's.
     """
 
     intake: Intake
     peers: Peers
     slots: AssociationSlots
-    receiver: int
+    receiver: str
     private_classes: tuple[str, ...]
 
 

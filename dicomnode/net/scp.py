@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import threading
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socketserver import BaseRequestHandler
@@ -31,17 +32,31 @@ from dicomnode.net.link import PeerSocket
 from dicomnode.net.peers import Peers
 from dicomnode.net.slots import AssociationSlots
 from storage.db import Ledger, open_ledger
-from storage.index import close_association
+from storage.index import close_association, close_lost_associations
 from storage.objects import ObjectStore
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 300.0
-"""An association on which nothing came for so long is aborted."""
 
 PARTING_SECONDS = 2.0
 """At the end of a drain: how long peers hear 0xA700 before the node itself releases."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times and paths that tests change.
+
+    Attributes:
+        artim_seconds: How long a connection may take to request an association.
+        idle_seconds: An association on which nothing came for so long is aborted.
+        short_path: Whether C-STOREs take the short path.
+    """
+
+    artim_seconds: float = ARTIM_SECONDS
+    idle_seconds: float = IDLE_SECONDS
+    short_path: bool = True
 
 
 class PeerAssociation(Association):
@@ -65,6 +80,7 @@ class PeerAssociation(Association):
             super().run_reactor()
         finally:
             self._server.ended(self)
+            self._server.desk.intake.ledger.close()  # this thread's connection
 
 
 class _Handler(BaseRequestHandler):
@@ -78,7 +94,7 @@ class _Handler(BaseRequestHandler):
         assoc = PeerAssociation(server.ae, server)
         # pynetdicom finds its acceptors by this name.
         assoc.name = f"AcceptorThread@{request.address[1]}"
-        assoc.set_socket(PeerSocket(assoc, request, IDLE_SECONDS))
+        assoc.set_socket(PeerSocket(assoc, request, server.idle_seconds, server.short_path_intake))
         assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
         assoc.acceptor.ae_title = server.ae_title
         assoc.acceptor.address_info = AddressInformation.from_tuple(server.server_address)
@@ -98,7 +114,7 @@ class ReceiverServer(AssociationServer):
     Args:
         listener: The listening socket.
         desk: What the handlers work with.
-        artim_seconds: How long a connection may take to request an association.
+        limits: Times and paths.
     """
 
     def __init__(
@@ -106,18 +122,20 @@ class ReceiverServer(AssociationServer):
         *arguments: Any,
         listener: socket.socket,
         desk: Desk,
-        artim_seconds: float,
+        limits: Limits,
         **options: Any,
     ) -> None:
         self._given = listener
         self.desk = desk
-        self.door = Door(listener, self._admit, artim_seconds)
+        self.idle_seconds = limits.idle_seconds
+        self.short_path_intake = desk.intake if limits.short_path else None
+        self.door = Door(listener, self._admit, limits.artim_seconds)
         self._open: set[PeerAssociation] = set()
         self._changed = threading.Condition()
         super().__init__(*arguments, **options)
 
     def server_bind(self) -> None:
-        self.socket.close()
+        self.server_close()  # the socket that the base class made
         self.socket = self._given
 
     def server_activate(self) -> None:
@@ -167,7 +185,7 @@ class Receiver:
         listener: A socket that listens; the receiver does not close it.
         index: Number of this receiver, for the association rows.
         ledger: The database of the data folder.
-        artim_seconds: How long a connection may take to request an association.
+        limits: Times and paths.
     """
 
     def __init__(
@@ -178,7 +196,7 @@ class Receiver:
         index: int,
         *,
         ledger: Ledger,
-        artim_seconds: float = ARTIM_SECONDS,
+        limits: Limits | None = None,
     ) -> None:
         quiet_pynetdicom()
         node = settings.node
@@ -186,12 +204,18 @@ class Receiver:
         self.store = ObjectStore(data_dir, min_free=settings.storage.min_free)
         self.intake = Intake(data_dir, settings.storage, self.store, ledger)
         self._slots = AssociationSlots(data_dir, node.max_associations)
-        desk = Desk(self.intake, Peers(settings), self._slots, index, node.private_sop_classes)
+        desk = Desk(
+            self.intake,
+            Peers(settings),
+            self._slots,
+            receiver_name(index),
+            node.private_sop_classes,
+        )
         ae = AE(ae_title=node.ae_title)
         ae.maximum_pdu_size = node.maximum_pdu_size
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.network_timeout = IDLE_SECONDS
+        ae.network_timeout = (limits or Limits()).idle_seconds
         ae.add_supported_context(VERIFICATION)
         self._server: ReceiverServer = ae.make_server(
             listener.getsockname(),
@@ -199,13 +223,17 @@ class Receiver:
             request_handler=_Handler,
             listener=listener,
             desk=desk,
-            artim_seconds=artim_seconds,
+            limits=limits or Limits(),
         )
         self._thread = threading.Thread(target=self._server.door.run, name="door")
 
     def start(self) -> None:
         """Begin to accept associations."""
         self._thread.start()
+
+    def wait_until_quiet(self, seconds: float) -> bool:
+        """Wait for every association to end; whether they did within the time."""
+        return self._server.wait_until_quiet(seconds)
 
     def stop(self, drain_seconds: float) -> None:
         """End in order: no new associations; running ones go on for a while, then hear 0xA700.
@@ -238,8 +266,9 @@ class Receiver:
 def _part_from(assoc: PeerAssociation) -> None:
     # The peer may end it at this very moment, from its side.
     with contextlib.suppress(Exception):
-        assoc.acse_timeout = PARTING_SECONDS
-        assoc.release()
+        if assoc.dul.socket.leave_short_path(PARTING_SECONDS):
+            assoc.acse_timeout = PARTING_SECONDS
+            assoc.release()
 
 
 def quiet_pynetdicom() -> None:
@@ -249,6 +278,12 @@ def quiet_pynetdicom() -> None:
     _config.LOG_RESPONSE_IDENTIFIERS = False
     # What goes wrong in its threads ends the association, and that is logged here.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # quotes the values it doubts
+
+
+def receiver_name(index: int) -> str:
+    """What association rows call the receiver of that number."""
+    return f"receiver-{index}"
 
 
 class _TerminatedError(Exception):
@@ -273,7 +308,9 @@ def run_receiver(
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when all end
     signal.signal(signal.SIGTERM, terminate)
-    receiver = Receiver(settings, data_dir, listener, index, ledger=open_ledger(data_dir))
+    ledger = open_ledger(data_dir)
+    close_lost_associations(ledger, receiver_name(index))  # of the process it replaces
+    receiver = Receiver(settings, data_dir, listener, index, ledger=ledger)
     receiver.start()
     with contextlib.suppress(_TerminatedError):
         stop.poll(None)
