@@ -9,26 +9,73 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from peewee import OperationalError, SqliteDatabase
+from peewee import PeeweeException, SqliteDatabase
 from playhouse.migrations import Runner
 
 from config.errors import DatabaseVersionError, StaleStateError, StorageError
 from storage import audit
-from storage.records import TABLES, Record
+from storage.records import TABLES, AuditEvent, Record
 
 FILE_NAME = "medai.sqlite"
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs"}
+    {
+        *("9p", "afs", "ceph", "cifs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"),
+        *("fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+    }
 )
+
+
+def _plainly(error: sqlite3.Error) -> StorageError:
+    kind = "damaged" if type(error) is sqlite3.DatabaseError else "not usable now"
+    return StorageError(f"the database is {kind}: {error}")
+
+
+class _Cursor(sqlite3.Cursor):
+    """Says what SQLite has to say in the node's own errors, when it reads too.
+
+    A violated constraint stays what it is: peewee's `get_or_create` waits for it.
+    """
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        try:
+            return super().execute(sql, parameters)
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise _plainly(error) from error
+
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except sqlite3.Error as error:
+            raise _plainly(error) from error
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except sqlite3.Error as error:
+            raise _plainly(error) from error
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except sqlite3.Error as error:
+            raise _plainly(error) from error
+
+
+class _Connection(sqlite3.Connection):
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        return super().cursor(factory)
 
 
 class Change:
@@ -36,6 +83,7 @@ class Change:
 
     def __init__(self, chain: audit.Chain, clock: float) -> None:
         self._chain = chain
+        self._moved: list[tuple[Record, dict[str, Any]]] = []
         self.now = clock
 
     def audit(
@@ -78,6 +126,7 @@ class Change:
         values = {"state": state, "reason": reason, **fields}
         if not model.update(**values).where(fence).execute():
             raise StaleStateError(f"{row.label()} is no longer {before}; another process moved it")
+        self._moved.append((row, {name: getattr(row, name) for name in values}))
         for name, value in values.items():
             setattr(row, name, value)
         self.audit(
@@ -87,6 +136,12 @@ class Change:
             detail={"from": before, **({"reason": reason} if reason else {}), **(detail or {})},
             actor=actor,
         )
+
+    def undo(self) -> None:
+        """Give the row objects back what they held before: the transaction was rolled back."""
+        for row, values in reversed(self._moved):
+            for name, value in values.items():
+                setattr(row, name, value)
 
 
 FAILURES = frozenset({"failed", "quarantined", "refused", "dead"})
@@ -105,16 +160,26 @@ class Ledger:
         """A write transaction; rolled back whole when its body raises.
 
         Raises:
-            StorageError: The database cannot be written (locked, read-only, full, damaged).
+            StorageError: The database cannot be written (locked, read-only, full, damaged), or
+                the transaction is inside another one.
         """
+        if AuditEvent._meta.database is not self.database:
+            raise StorageError("another data folder was opened in this process meanwhile")
+        if self.database.in_transaction():
+            # The head of the chain may be noted only once all of it is committed.
+            raise StorageError("a transaction may not begin inside another one")
         chain = audit.Chain(self.database)
+        change = Change(chain, time.time())
         try:
             with self.database.atomic("IMMEDIATE"):
-                yield Change(chain, time.time())
-        except OperationalError as error:
-            raise StorageError(f"the database cannot be written: {error}") from error
-        if chain.tail is not None:
-            self._head.advance(chain.tail)
+                change.now = time.time()
+                yield change
+        except BaseException as error:
+            change.undo()
+            if isinstance(error, PeeweeException | sqlite3.Error):
+                raise StorageError(f"the database cannot be written: {error}") from error
+            raise
+        self._head.advance(chain)
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -137,6 +202,7 @@ def open_ledger(data_dir: Path) -> Ledger:
         str(data_dir / FILE_NAME),
         pragmas={"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
         timeout=BUSY_SECONDS,
+        factory=_Connection,
     )
     database.bind(TABLES)
     try:
@@ -145,10 +211,8 @@ def open_ledger(data_dir: Path) -> Ledger:
             _migrate(database, data_dir)
     except OSError as error:
         raise StorageError(f"the data folder cannot be written: {error.strerror}") from error
-    except OperationalError as error:
+    except PeeweeException as error:
         raise StorageError(f"the database cannot be opened: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise StorageError(f"the database is damaged: {error}") from error
     return Ledger(database, data_dir)
 
 
@@ -168,6 +232,8 @@ def _migrate(database: SqliteDatabase, data_dir: Path) -> None:
         target = backup / f"before-{pending[0].name}.sqlite"
         target.unlink(missing_ok=True)
         database.execute_sql("VACUUM INTO ?", (str(target),))
+    if len(pending) == len(status):
+        audit.HeadFile(data_dir).create()
     if pending:
         runner.up()
 
@@ -179,8 +245,10 @@ def _refuse_network_file_system(data_dir: Path) -> None:
         return
     best, kind = "", ""
     folder = str(data_dir.resolve())
-    for line in mounts.read_text(encoding="utf-8").splitlines():
+    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         _, point, file_system, *_ = line.split(" ")
+        # A blank in a name is written as \\040, proc(5).
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
         if (folder == point or folder.startswith(point.rstrip("/") + "/")) and len(point) >= len(
             best
         ):

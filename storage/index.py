@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from peewee import fn
 
@@ -112,7 +113,7 @@ def cover(change: Change, association_id: int, outcome: str) -> int:
 def members_digest(pairs: Sequence[tuple[str, str]]) -> str:
     """Digest over the sorted (SOP Instance UID, digest) pairs of one covering event."""
     text = "\n".join(f"{uid} {digest}" for uid, digest in sorted(pairs))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def record_arrivals(ledger: Ledger, arrivals: Sequence[Arrival]) -> list[Kept]:
@@ -167,6 +168,8 @@ def known_keys(keys: Sequence[str]) -> set[str]:
 def close_lost_associations(ledger: Ledger, receiver: str | None = None) -> int:
     """Close what a process that is gone left open, and cover it; gives how many.
 
+    What came into an association that was closed just before is covered as well.
+
     Args:
         ledger: The database.
         receiver: Only those of this receiver; None for all.
@@ -177,7 +180,20 @@ def close_lost_associations(ledger: Ledger, receiver: str | None = None) -> int:
     lost = [row.id for row in query]
     for association_id in lost:
         close_association(ledger, association_id, "lost")
+    for association_id, outcome in _closed_uncovered():
+        with ledger.transaction() as change:
+            cover(change, association_id, outcome)
     return len(lost)
+
+
+def _closed_uncovered() -> list[tuple[int, str]]:
+    query = (
+        Instance.select(Association.id, Association.outcome)
+        .join(Association)
+        .where(Instance.covered_by.is_null() & Association.closed_at.is_null(False))
+        .distinct()
+    )
+    return list(query.tuples())
 
 
 def unindexed(limit: int = 500) -> list[Instance]:
@@ -209,17 +225,31 @@ def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
         if updated:
             series = touched.get(row.series_instance_uid) or _series_for(change, entry)
             touched[row.series_instance_uid] = series
-            series.instances += 1
             series.last_object_at = max(series.last_object_at, row.received_at)
             SeriesAssociation.insert(
                 series_instance_uid=row.series_instance_uid, association=row.association_id
             ).on_conflict_ignore().execute()
+    latest: dict[str, float] = {}
     for series in touched.values():
+        study_uid = series.study_instance_uid
+        latest[study_uid] = max(latest.get(study_uid, 0.0), series.last_object_at)
+        series.instances = (
+            Instance.select()
+            .where(
+                (Instance.series_instance_uid == series.series_instance_uid)
+                & (Instance.state == "indexed")
+            )
+            .count()
+        )
         Series.update(instances=series.instances, last_object_at=series.last_object_at).where(
             Series.series_instance_uid == series.series_instance_uid
         ).execute()
         if series.state in ("complete", "routed", "skipped"):
             change.move(series, "reopened", reason="a late object came", forced=False)
+    for study_uid, moment in latest.items():
+        Study.update(last_object_at=fn.MAX(Study.last_object_at, moment)).where(
+            Study.study_instance_uid == study_uid
+        ).execute()
     return list(touched.values())
 
 
@@ -228,9 +258,6 @@ def _series_for(change: Change, entry: Indexed) -> Series:
     study, _ = Study.get_or_create(
         study_instance_uid=row.study_instance_uid, defaults={"last_object_at": row.received_at}
     )
-    Study.update(last_object_at=fn.MAX(Study.last_object_at, row.received_at)).where(
-        Study.study_instance_uid == row.study_instance_uid
-    ).execute()
     if study.state == "settled":
         change.move(study, "reopened", reason="a late object came")
     series: Series
@@ -257,6 +284,39 @@ def current_instances(series_instance_uid: str) -> list[Instance]:
         )
         .order_by(Instance.sop_instance_uid)
     )
+
+
+def indexed_version(sop_instance_uid: str) -> Instance | None:
+    """The version of a SOP instance that is part of its series, if there is one."""
+    row: Instance | None = Instance.get_or_none(
+        (Instance.sop_instance_uid == sop_instance_uid) & (Instance.state == "indexed")
+    )
+    return row
+
+
+def open_series() -> list[Series]:
+    """Series that wait for their completeness, the longest quiet first."""
+    return list(
+        Series.select()
+        .where(Series.state.in_(["receiving", "reopened"]))
+        .order_by(Series.last_object_at)
+    )
+
+
+def force(ledger: Ledger, series_instance_uid: str, actor: str) -> bool:
+    """Ask that a series be taken as it is; False when none of that UID is waiting."""
+    with ledger.transaction() as change:
+        series = Series.get_or_none(
+            (Series.series_instance_uid == series_instance_uid)
+            & Series.state.in_(["receiving", "reopened"])
+        )
+        if series is None:
+            return False
+        Series.update(forced=True).where(
+            Series.series_instance_uid == series_instance_uid
+        ).execute()
+        change.audit("series.forced", object=series.label(), actor=actor)
+        return True
 
 
 def open_associations_of(series_instance_uid: str) -> int:
@@ -286,19 +346,23 @@ def calling_ae_of(series_instance_uid: str) -> str | None:
 
 def settle_studies(ledger: Ledger, quiet_seconds: float) -> int:
     """Settle the studies whose series are all answered and that have been quiet; how many."""
-    before = time.time() - quiet_seconds
+    ripe = _ripe_studies(time.time() - quiet_seconds)
+    if not ripe.exists():
+        return 0
+    with ledger.transaction() as change:
+        # Read again under the lock: an object may have come meanwhile.
+        studies = list(ripe)
+        for study in studies:
+            change.move(study, "settled", reason=f"quiet for {quiet_seconds:g} s")
+    return len(studies)
+
+
+def _ripe_studies(before: float) -> Any:
     waiting = Series.select(Series.study).where(
         Series.state.in_(["receiving", "complete", "reopened"])
     )
-    ripe = list(
-        Study.select().where(
-            (Study.state != "settled")
-            & (Study.last_object_at <= before)
-            & Study.study_instance_uid.not_in(waiting)
-        )
+    return Study.select().where(
+        Study.state.in_(["open", "reopened"])
+        & (Study.last_object_at <= before)
+        & Study.study_instance_uid.not_in(waiting)
     )
-    if ripe:
-        with ledger.transaction() as change:
-            for study in ripe:
-                change.move(study, "settled", reason=f"quiet for {quiet_seconds:g} s")
-    return len(ripe)

@@ -22,9 +22,11 @@ LONGEST_RETRY_SECONDS = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
-    """One routed series for one model.
+    """One routed series, or one image of it, for one model.
 
     Attributes:
+        subject: What the model looks at: the Series Instance UID, or the SOP Instance UID where
+            each image of the series stands by itself.
         inputs: Ids of the instances, in no particular order.
         input_digests: SHA-256 of each of them.
         settings: Whatever of the settings changes pixels or codes.
@@ -32,6 +34,7 @@ class JobRequest:
 
     node_id: str
     series: Series
+    subject: str
     route: str
     model: str
     model_digest: str
@@ -59,7 +62,7 @@ def identity_of(request: JobRequest) -> str:
 
 
 def enqueue(change: Change, request: JobRequest) -> Job | None:
-    """Queue a job and supersede what the same route said of the series before.
+    """Queue a job and supersede what the same route said of the subject before.
 
     Returns:
         The new job, or None when this very analysis was queued or done already.
@@ -68,7 +71,7 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
     if Job.get_or_none(Job.identity == identity) is not None:
         return None
     earlier = Job.select().where(
-        (Job.series == request.series)
+        (Job.subject == request.subject)
         & (Job.route == request.route)
         & Job.state.in_(["queued", "running", "validating", "ready", "failed"])
     )
@@ -77,7 +80,8 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
     row: Job = Job.create(
         identity=identity,
         series=request.series,
-        study_instance_uid=request.series.study_id,
+        subject=request.subject,
+        study_instance_uid=request.series.study_instance_uid,
         route=request.route,
         model=request.model,
         model_digest=request.model_digest,
@@ -104,7 +108,8 @@ def supersede(change: Change, job: Job, reason: str) -> None:
 def claim(ledger: Ledger, owner: str, lease_seconds: float) -> Job | None:
     """Lease the next job, or None when there is nothing to do now.
 
-    After a crash the suspects (jobs that were running then) run one at a time.
+    After a crash the suspects (jobs that were running then) run first and one at a time: nothing
+    else begins until what runs has ended and each of them has run alone.
     """
     now = time.time()
     ready = (Job.state == "queued") & (Job.not_before <= now)
@@ -114,9 +119,11 @@ def claim(ledger: Ledger, owner: str, lease_seconds: float) -> Job | None:
         running = Job.select().where(Job.state.in_(["running", "validating"]))
         if running.where(Job.crashes > 0).exists():
             return None
-        if running.exists():
-            ready &= Job.crashes == 0
-        job: Job | None = Job.select().where(ready).order_by(Job.id).first()
+        due = Job.select().where(ready).order_by(Job.id)
+        job: Job | None = due.where(Job.crashes > 0).first()
+        if job is not None and running.exists():
+            return None
+        job = job or due.where(Job.crashes == 0).first()
         if job is None:
             return None
         change.move(

@@ -9,6 +9,8 @@ import hashlib
 import socket
 from pathlib import Path
 
+from config.errors import StorageError
+
 
 def _address(data_dir: Path, role: str) -> str:
     # Linux's abstract namespace: nothing to clean up, and no limit on the folder's path.
@@ -28,11 +30,21 @@ def nudge(data_dir: Path, role: str) -> None:
 
 
 class Nudged:
-    """The waiting side."""
+    """The waiting side; one a role and data folder.
+
+    Raises:
+        StorageError: Another process waits in that role.
+    """
 
     def __init__(self, data_dir: Path, role: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(_address(data_dir, role))
+        try:
+            self._socket.bind(_address(data_dir, role))
+        except OSError as error:
+            self._socket.close()
+            raise StorageError(
+                f"another process already waits as the {role} of this data folder"
+            ) from error
 
     def wait(self, seconds: float) -> bool:
         """Wait for a nudge, at most `seconds`; takes all that have come."""

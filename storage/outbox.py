@@ -146,13 +146,20 @@ def put_back(
             change.move(row, "waiting", reason=reason, not_before=change.now + delay)
 
 
-def return_orphans(ledger: Ledger) -> int:
+def return_orphans(ledger: Ledger, destination: str | None = None) -> int:
     """Deliveries that were under way when their process ended go out again; gives how many.
 
     Sending twice is safe: the object's UID is the same, and the receiver keeps one instance.
+
+    Args:
+        ledger: The database.
+        destination: Only those to this destination; None for all.
     """
+    query = Delivery.select().where(Delivery.state == "sending")
+    if destination is not None:
+        query = query.where(Delivery.destination == destination)
     with ledger.transaction() as change:
-        rows = list(Delivery.select().where(Delivery.state == "sending"))
+        rows = list(query)
         for row in rows:
             change.move(row, "waiting", reason="its process ended", not_before=0.0)
         return len(rows)

@@ -99,7 +99,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "crashes": job.crashes,
         "identity": job.identity,
-        "series_instance_uid": job.series_id,
+        "series_instance_uid": job.series_instance_uid,
         "study_instance_uid": job.study_instance_uid,
         "created_at": job.created_at,
         "started_at": job.started_at,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from peewee import (
+    SQL,
     AutoField,
     BooleanField,
     CompositeKey,
@@ -27,7 +28,7 @@ def _table(**moves: str) -> Transitions:
 
 
 INSTANCE = _table(
-    stored="indexed quarantined",
+    stored="indexed quarantined superseded",
     indexed="quarantined superseded",
     quarantined="stored",
     superseded="",
@@ -114,7 +115,7 @@ class Instance(Record):
     sop_class_uid = TextField()
     transfer_syntax_uid = TextField()
     study_instance_uid = TextField()
-    series_instance_uid = TextField(index=True)
+    series_instance_uid = TextField()
     digest = TextField()
     size = IntegerField()
     object_key = TextField(unique=True)
@@ -126,7 +127,21 @@ class Instance(Record):
 
     class Meta:
         table_name = "instance"
-        indexes = ((("sop_instance_uid", "digest"), True),)
+        # None on the state alone: SQLite would take it where nearly every row is in that state.
+        indexes = (
+            (("sop_instance_uid", "digest"), True),
+            (("series_instance_uid", "state"), False),
+        )
+
+
+# These hold few rows: what nobody read yet, what no audit event covers yet, what is open now.
+Instance.add_index(Instance.id, where=SQL("state = 'stored'"), name="instance_stored")
+Instance.add_index(
+    Instance.association, where=Instance.covered_by.is_null(), name="instance_uncovered"
+)
+Association.add_index(
+    Association.id, where=Association.closed_at.is_null(), name="association_open"
+)
 
 
 class Study(Record):
@@ -142,6 +157,7 @@ class Study(Record):
 
     class Meta:
         table_name = "study"
+        indexes = ((("state", "last_object_at"), False), (("last_object_at",), False))
 
 
 class Series(Record):
@@ -168,6 +184,7 @@ class Series(Record):
 
     class Meta:
         table_name = "series"
+        indexes = ((("state", "study"), False),)
 
 
 class Job(Record):
@@ -183,6 +200,7 @@ class Job(Record):
     id = AutoField()
     identity = TextField(unique=True)
     series = ForeignKeyField(Series, column_name="series_instance_uid", backref="jobs")
+    subject = TextField(index=True)
     study_instance_uid = TextField()
     route = TextField()
     model = TextField()
@@ -205,6 +223,7 @@ class Job(Record):
 
     class Meta:
         table_name = "job"
+        indexes = ((("state", "crashes"), False),)
 
 
 class Result(Record):
@@ -246,7 +265,7 @@ class Delivery(Record):
 
     class Meta:
         table_name = "delivery"
-        indexes = ((("result", "destination"), True),)
+        indexes = ((("result", "destination"), True), (("state", "destination"), False))
 
 
 class SeriesAssociation(Record):

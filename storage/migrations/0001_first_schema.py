@@ -18,7 +18,7 @@ STATEMENTS = (
     FOREIGN KEY (association_id) REFERENCES association (id))
     """,
     """
-    CREATE INDEX instance_series_instance_uid ON instance (series_instance_uid)
+    CREATE INDEX instance_series_instance_uid_state ON instance (series_instance_uid, state)
     """,
     """
     CREATE UNIQUE INDEX instance_object_key ON instance (object_key)
@@ -46,7 +46,8 @@ STATEMENTS = (
     """,
     """
     CREATE TABLE job (id INTEGER NOT NULL PRIMARY KEY, identity TEXT NOT NULL,
-    series_instance_uid TEXT NOT NULL, study_instance_uid TEXT NOT NULL, route TEXT NOT
+    series_instance_uid TEXT NOT NULL, subject TEXT NOT NULL,
+    study_instance_uid TEXT NOT NULL, route TEXT NOT
     NULL, model TEXT NOT NULL, model_digest TEXT NOT NULL, send_to TEXT NOT NULL,
     input_instances TEXT NOT NULL, run_number INTEGER NOT NULL, state TEXT NOT NULL, reason
     TEXT, attempt INTEGER NOT NULL, failures INTEGER NOT NULL,
@@ -56,6 +57,9 @@ STATEMENTS = (
     """,
     """
     CREATE UNIQUE INDEX job_identity ON job (identity)
+    """,
+    """
+    CREATE INDEX job_subject ON job (subject)
     """,
     """
     CREATE INDEX job_series_instance_uid ON job (series_instance_uid)
@@ -109,11 +113,22 @@ STATEMENTS = (
     CREATE INDEX instance_uncovered ON instance (association_id) WHERE covered_by IS NULL
     """,
     """
-    CREATE INDEX job_open ON job (state, not_before) WHERE state IN ('queued', 'running',
-    'validating')
+    CREATE INDEX association_open ON association (id) WHERE closed_at IS NULL
     """,
     """
-    CREATE INDEX delivery_waiting ON delivery (destination, id) WHERE state = 'waiting'
+    CREATE INDEX study_state_last_object_at ON study (state, last_object_at)
+    """,
+    """
+    CREATE INDEX study_last_object_at ON study (last_object_at)
+    """,
+    """
+    CREATE INDEX series_state_study_instance_uid ON series (state, study_instance_uid)
+    """,
+    """
+    CREATE INDEX job_state_crashes ON job (state, crashes)
+    """,
+    """
+    CREATE INDEX delivery_state_destination ON delivery (state, destination)
     """,
 )
 
