@@ -276,7 +276,7 @@ def inputs_of(job: Job) -> list[Instance]:
     ids: list[int] = json.loads(job.input_instances)
     rows: list[Instance] = []
     for start in range(0, len(ids), 500):
-        rows += Instance.select().where(Instance.id.in_(ids[start : start + 500]))
+        rows.extend(Instance.select().where(Instance.id.in_(ids[start : start + 500])))
     return rows
 
 

@@ -1,0 +1,1 @@
+"""What happens to an object after it was acknowledged: series, jobs, results, deliveries."""

@@ -1,0 +1,125 @@
+"""What the commands share: settings, the open database, and how rows are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from config.errors import ModelError, SettingsError, UsageError
+from config.load import load_settings
+from config.schema import Settings
+
+if TYPE_CHECKING:
+    from storage.db import Ledger
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file; default: medai_node.toml here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MostRows = Annotated[int, typer.Option("--limit", min=1, help="Most rows shown, newest first.")]
+
+
+def say(text: str = "") -> None:
+    """One line on standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def rule_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with the rules of routes: key, what was found, what is allowed."""
+    from dicomnode.series.conditions import compile_rule  # noqa: PLC0415
+
+    for number, route in enumerate(settings.routes):
+        try:
+            compile_rule(route.when, key=f"routes.{number}.when")
+        except SettingsError as error:
+            yield from ((fault.key, fault.found, fault.allowed) for fault in error.faults)
+
+
+def model_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Routes that name a model which is not there."""
+    from dicomnode.work.worker import make_registry  # noqa: PLC0415
+
+    registry = make_registry(settings)
+    for number, route in enumerate(settings.routes):
+        try:
+            registry.find(route.model)
+        except ModelError as error:
+            yield f"routes.{number}.model", repr(route.model), str(error)
+
+
+CHECKS: Sequence[Callable[[Settings], Iterable[tuple[str, str, str]]]] = (rule_faults,)
+ALL_CHECKS = (*CHECKS, model_faults)
+
+
+def read_settings(config: Path | None, *, with_models: bool = False) -> Settings:
+    """The settings in force, rules checked too.
+
+    Raises:
+        SettingsError: With every fault found.
+        UsageError: The file is not there.
+    """
+    if config is not None and not config.is_file():
+        raise UsageError(f"there is no settings file {config}")
+    return load_settings(config, os.environ, ALL_CHECKS if with_models else CHECKS)
+
+
+def open_data(config: Path | None) -> tuple[Settings, Ledger]:
+    """The settings, and the database of a node that was started at least once.
+
+    Raises:
+        UsageError: No node ever ran on the data folder.
+    """
+    from storage.db import FILE_NAME, open_ledger  # noqa: PLC0415
+
+    settings = read_settings(config)
+    if not (settings.node.data_dir / FILE_NAME).exists():
+        raise UsageError(f"no node has run on the data folder {settings.node.data_dir} yet")
+    return settings, open_ledger(settings.node.data_dir)
+
+
+def show_json(content: Any) -> None:
+    """JSON on standard output."""
+    say(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: str) -> None:
+    """A table for a reader."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    if not rows:
+        say(empty)
+        return
+    table = Table(*[column.replace("_", " ") for column in columns], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*[Text(_shown(column, row[column])) for column in columns])
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _shown(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if column.endswith("_at") and isinstance(value, float):
+        return datetime.fromtimestamp(value, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    text = str(value)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def operator() -> str:
+    """Who gives a command, for the audit chain."""
+    return f"user:{os.environ.get('SUDO_USER') or os.environ.get('USER') or os.getuid()}"

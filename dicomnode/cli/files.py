@@ -1,0 +1,182 @@
+"""Commands on files and peers: echo, send, explain, infer, validate."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from config.errors import NotDicomError, PeerError, UsageError
+from config.schema import Settings
+from dicomnode.cli.common import AsJson, ConfigFile, complain, read_settings, say, show_json
+
+if TYPE_CHECKING:
+    from dicomnode.net.scu import Peer
+
+Paths = Annotated[list[Path], typer.Argument(exists=True, help="Files or folders.")]
+To = Annotated[str, typer.Option("--to", help="AE@HOST:PORT, or a destination's name.")]
+
+
+def peer_of(text: str, settings: Settings) -> Peer:
+    """A destination's name, or ``AE@HOST:PORT``.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    from dicomnode.net.scu import Peer  # noqa: PLC0415
+
+    named = settings.destination(text)
+    if named is not None:
+        return Peer(named.ae_title, named.host, named.port, settings.node.ae_title)
+    ae_title, at, address = text.rpartition("@")
+    host, colon, port = address.rpartition(":")
+    if not (at and colon and ae_title and host and port.isdigit() and 0 < int(port) < 65536):
+        known = ", ".join(entry.name for entry in settings.destinations) or "none is set"
+        raise UsageError(
+            f"{text!r} is neither AE@HOST:PORT nor the name of a destination ({known})"
+        )
+    return Peer(ae_title, host.strip("[]"), int(port), settings.node.ae_title)
+
+
+def files_in(paths: list[Path]) -> list[Path]:
+    """The files themselves and every file below the folders, sorted."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(entry for entry in path.rglob("*") if entry.is_file())
+        else:
+            found.append(path)
+    return found
+
+
+def echo(
+    peer: Annotated[str, typer.Argument(help="AE@HOST:PORT, or a destination's name.")],
+    config: ConfigFile = None,
+) -> None:
+    """C-ECHO: does the peer answer?"""
+    from dicomnode.net import scu  # noqa: PLC0415
+
+    status = scu.echo(peer_of(peer, read_settings(config)))
+    if status != 0:
+        raise PeerError(f"the peer answered C-ECHO with 0x{status:04X}", status)
+    say("The peer answers.")
+
+
+def send(paths: Paths, to: To, config: ConfigFile = None) -> None:
+    """C-STORE files or folders to a peer, with a progress bar."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress  # noqa: PLC0415
+
+    from dicomnode.net import scu  # noqa: PLC0415
+
+    peer = peer_of(to, read_settings(config))
+    files = files_in(paths)
+    if not files:
+        raise UsageError("there is no file to send")
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("sending", total=len(files))
+        answers = scu.send(files, peer, lambda _: progress.advance(task))
+    failed = [answer for answer in answers if not answer.accepted]
+    for answer in failed:
+        status = "" if answer.status is None else f"0x{answer.status:04X} "
+        complain(f"{answer.path}: not taken: {status}{answer.why}")
+    say(f"{len(answers) - len(failed)} of {len(answers)} files were taken.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def explain(paths: Paths, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Dry run: the series found, their quality, each rule and why it matched or not."""
+    from dicomnode.results.provenance import made_here  # noqa: PLC0415
+    from dicomnode.series.explain import explain as explain_files  # noqa: PLC0415
+    from dicomnode.work.worker import make_registry  # noqa: PLC0415
+
+    settings = read_settings(config)
+    found = explain_files(paths, settings.routes, make_registry(settings), made_here)
+    if as_json:
+        show_json(found.as_json())
+    else:
+        for line in found.sentences():
+            say(line)
+    if not found.units:
+        raise typer.Exit(1)
+
+
+def infer(
+    paths: Paths,
+    model: Annotated[str, typer.Option("--model", "-m", help="name or name@version.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the objects.")],
+    config: ConfigFile = None,
+) -> None:
+    """Run a model on one series without a network; objects and a picture go to a folder."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from dicomnode.results.provenance import Provenance  # noqa: PLC0415
+    from dicomnode.results.uids import result_uid  # noqa: PLC0415
+    from dicomnode.work.pipeline import (  # noqa: PLC0415
+        analyse,
+        model_facts,
+        picture,
+        software_version,
+    )
+    from dicomnode.work.worker import make_engine, make_registry  # noqa: PLC0415
+
+    settings = read_settings(config)
+    registry = make_registry(settings)
+    package = registry.find(model)
+    files = files_in(paths)
+    if not files:
+        raise UsageError("there is no file to work on")
+    digest = hashlib.sha256(package.digest.encode())
+    for content in sorted(hashlib.sha256(path.read_bytes()).digest() for path in files):
+        digest.update(content)
+    identity = digest.hexdigest()
+    provenance = Provenance(
+        identity=identity,
+        created=datetime.now(UTC).astimezone(),
+        ae_title=settings.node.ae_title,
+        node_uid=result_uid(identity, "offline"),
+        software_version=software_version(),
+        model=model_facts(package),
+    )
+    analysis = analyse(
+        files,
+        package,
+        make_engine(settings, registry),
+        provenance,
+        deadline_seconds=settings.models.job_seconds or None,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    for result in analysis.results:
+        path = output / f"{result.kind}.dcm"
+        path.write_bytes(result.part10)
+        say(str(path))
+    drawn = output / "annotated.png"
+    drawn.write_bytes(picture(analysis, package))
+    say(str(drawn))
+    for finding in analysis.answer.findings:
+        say(f"{finding.description}")
+
+
+def validate(paths: Paths, as_json: AsJson = False) -> None:
+    """The node's own gate on any SR, SEG or other DICOM file; exit 1 when something is wrong."""
+    from dicomnode.results.gate import inspect  # noqa: PLC0415
+
+    content: dict[str, list[str]] = {}
+    for path in files_in(paths):
+        try:
+            content[str(path)] = [str(finding) for finding in inspect(path)]
+        except NotDicomError as error:
+            content[str(path)] = [str(error)]
+    if as_json:
+        show_json(content)
+    else:
+        for name, findings in content.items():
+            for finding in findings:
+                say(f"{name}: {finding}")
+            if not findings:
+                say(f"{name}: nothing is wrong")
+    if any(content.values()):
+        raise typer.Exit(1)

@@ -1,0 +1,22 @@
+"""``medai-node run``."""
+
+from __future__ import annotations
+
+from dicomnode.cli.common import ConfigFile, read_settings, say
+
+
+def run(config: ConfigFile = None) -> None:
+    """Start the node; prints one line when it is ready, ends on SIGTERM or Ctrl-C."""
+    from dicomnode.node import Node, NodeState, start_logging  # noqa: PLC0415
+
+    settings = read_settings(config, with_models=True)
+
+    def ready(state: NodeState) -> None:
+        host, port = state.dicom
+        http = f", HTTP on {state.web[0]}:{state.web[1]}" if state.web else ""
+        callers = "" if settings.peers else "; no peers are listed, so only this machine may call"
+        say(f"medai-node is ready: {state.ae_title} on {host}:{port}{http}{callers}")
+
+    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    start_logging(settings.node.data_dir)
+    Node(settings).run(ready)

@@ -1,0 +1,351 @@
+"""The supervisor: starts the processes of a node, watches them, and ends them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import structlog
+
+from config.errors import StorageError, UsageError
+from config.redact import Redactor, configure_logging, load_key
+from config.schema import Settings
+from storage import index, jobs, outbox
+from storage.db import Ledger, open_ledger
+from storage.objects import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 1024
+BIND_PATIENCE_SECONDS = 20.0
+START_SECONDS = 60.0
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+STATE_FILE = "node.json"
+LOCK_FILE = "node.lock"
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What a running node says of itself, kept in the data folder for the command line.
+
+    Attributes:
+        pid: The supervisor.
+        ae_title: What peers call.
+        dicom: Address and port of the DICOM listener.
+        web: Address and port of HTTP, or None.
+        processes: Restarts by process name.
+        failing: Names of processes that are down and wait for their restart.
+    """
+
+    pid: int
+    ae_title: str
+    dicom: tuple[str, int]
+    web: tuple[str, int] | None
+    processes: dict[str, int] = field(default_factory=dict)
+    failing: tuple[str, ...] = ()
+
+
+def node_state(data_dir: Path) -> NodeState | None:
+    """The state of the node that runs on a data folder, or None when none does."""
+    try:
+        with (data_dir / LOCK_FILE).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        content = json.loads((data_dir / STATE_FILE).read_text(encoding="utf-8"))
+        web = content.pop("web")
+        return NodeState(
+            **{
+                **content,
+                "dicom": tuple(content["dicom"]),
+                "web": tuple(web) if web else None,
+                "failing": tuple(content["failing"]),
+            }
+        )
+    except FileNotFoundError:
+        return None
+
+
+class _Child:
+    """One supervised process; restarted with a growing delay."""
+
+    def __init__(self, name: str, start: Callable[[Connection], Any]) -> None:
+        self.name = name
+        self._start = start
+        self._stop: Connection | None = None
+        self.process: Any = None
+        self.restarts = -1
+        self.started_at = 0.0
+        self.restart_at = 0.0
+        self._backoff = FIRST_BACKOFF_SECONDS
+
+    def start(self) -> None:
+        theirs, self._stop = multiprocessing.Pipe(duplex=False)
+        self.process = self._start(theirs)
+        theirs.close()
+        self.restarts += 1
+        self.started_at = time.monotonic()
+
+    def failed(self) -> None:
+        """Plan the restart of a process that ended by itself."""
+        if time.monotonic() - self.started_at > STEADY_SECONDS:
+            self._backoff = FIRST_BACKOFF_SECONDS
+        self.restart_at = time.monotonic() + self._backoff
+        self._backoff = min(self._backoff * 2, LONGEST_BACKOFF_SECONDS)
+        self.process = None
+
+    def tell_to_stop(self) -> None:
+        if self._stop is not None:
+            self._stop.close()
+
+    def end(self, seconds: float) -> None:
+        """Wait for its end; kill it when that takes too long."""
+        if self.process is None:
+            return
+        self.process.join(seconds)
+        if self.process.is_alive():
+            log.warning("process.killed", process=self.name, why="it did not end in time")
+            self.process.kill()
+            self.process.join()
+
+
+class Node:
+    """A node on one data folder.
+
+    Args:
+        settings: With an absolute ``node.data_dir``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.data_dir = settings.node.data_dir
+        self._context = multiprocessing.get_context("spawn")
+        self._listener: socket.socket | None = None
+        self._web: tuple[str, int] | None = None
+        self._children: list[_Child] = []
+        self._stopping = threading.Event()
+        self._wake_reader, self._wake_writer = multiprocessing.Pipe(duplex=False)
+
+    def run(self, on_ready: Callable[[NodeState], None]) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Args:
+            on_ready: Called once when everything answers.
+
+        Raises:
+            StorageError: The data folder cannot be used, or another node runs on it.
+            UsageError: The address cannot be listened on.
+        """
+        with self._lock():
+            ledger = open_ledger(self.data_dir)
+            self._recover(ledger)
+            self._listener = _listen(self.settings.node.bind, self.settings.node.port)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._asked_to_stop)
+            self._plan()
+            try:
+                self._write_state()
+                for child in self._children:
+                    child.start()
+                state = self._write_state()
+                self._audit(ledger, "node.started", detail={"dicom_port": state.dicom[1]})
+                on_ready(state)
+                self._watch(ledger)
+            finally:
+                self._end()
+            self._audit(ledger, "node.stopped")
+            ledger.close()
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[IO[str]]:
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            lock = (self.data_dir / LOCK_FILE).open("w")
+        except OSError as error:
+            raise StorageError(f"the data folder cannot be written: {error.strerror}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StorageError("another node runs on this data folder") from error
+            yield lock
+
+    def _recover(self, ledger: Ledger) -> None:
+        """Finish or remove what a crash left, before anything new comes."""
+        store = ObjectStore(self.data_dir, min_free=self.settings.storage.min_free)
+        found = store.recover(index.known_keys)
+        store.close()
+        counts = {
+            "objects_removed": found.removed + found.spooled,
+            "associations_lost": index.close_lost_associations(ledger),
+            "jobs_returned": jobs.return_orphans(ledger, crashed=False),
+            "deliveries_returned": outbox.return_orphans(ledger),
+        }
+        if any(counts.values()):
+            log.info("node.recovered", **counts)
+            self._audit(ledger, "node.recovered", detail=counts)
+
+    def _plan(self) -> None:
+        for number in range(self.settings.node.receiver_processes):
+            self._children.append(_Child(f"receiver-{number}", self._receiver(number)))
+        self._children.append(_Child("worker", self._worker))
+        if self.settings.web.enabled:
+            self._children.append(_Child("web", self._web_process))
+
+    def _receiver(self, number: int) -> Callable[[Connection], Any]:
+        def start(stop: Connection) -> Any:
+            arguments = (self.settings, self.data_dir, self._listener, number, stop)
+            return self._spawn(f"receiver-{number}", _receiver_main, arguments)
+
+        return start
+
+    def _worker(self, stop: Connection) -> Any:
+        mine, theirs = self._context.Pipe(duplex=False)
+        process = self._spawn("worker", _worker_main, (self.settings, self.data_dir, stop, theirs))
+        theirs.close()
+        self._answer(mine, "worker")
+        return process
+
+    def _web_process(self, stop: Connection) -> Any:
+        mine, theirs = self._context.Pipe(duplex=False)
+        process = self._spawn("web", _web_main, (self.settings, self.data_dir, stop, theirs))
+        theirs.close()
+        port = self._answer(mine, "web")
+        if isinstance(port, int):
+            self._web = (self.settings.web.bind, port)
+        return process
+
+    def _answer(self, pipe: Connection, name: str) -> Any:
+        """The first word of a process, or None when it died before it spoke."""
+        with pipe:
+            try:
+                return pipe.recv() if pipe.poll(START_SECONDS) else None
+            except EOFError:
+                log.error("process.failed", process=name, why="it ended while it started")
+                return None
+
+    def _spawn(self, name: str, main: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
+        process = self._context.Process(target=main, args=arguments, name=name)
+        process.start()
+        return process
+
+    def _watch(self, ledger: Ledger) -> None:
+        while not self._stopping.is_set():
+            alive = {child.process.sentinel: child for child in self._children if child.process}
+            planned = [child.restart_at for child in self._children if child.process is None]
+            pause = max(0.0, min(planned) - time.monotonic()) if planned else None
+            for ready in wait([*alive, self._wake_reader], pause):
+                if isinstance(ready, int) and not self._stopping.is_set():
+                    self._note_death(ledger, alive[ready])
+            for child in self._children:
+                due = child.process is None and time.monotonic() >= child.restart_at
+                if due and not self._stopping.is_set():
+                    child.start()
+                    log.info("process.restarted", process=child.name, restarts=child.restarts)
+            self._write_state()
+
+    def _note_death(self, ledger: Ledger, child: _Child) -> None:
+        code = child.process.exitcode
+        log.error("process.died", process=child.name, exit_code=code)
+        if child.name == "worker":
+            jobs.return_orphans(ledger, crashed=True)
+            outbox.return_orphans(ledger)
+        detail = {"exit_code": code if code is not None else "unknown"}
+        self._audit(ledger, "process.died", detail=detail, name=child.name)
+        child.failed()
+
+    def _end(self) -> None:
+        for child in self._children:
+            child.tell_to_stop()
+        patience = self.settings.node.drain_seconds + 30.0
+        for child in self._children:
+            child.end(patience)
+        if self._listener is not None:
+            self._listener.close()
+
+    def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+        self._wake_writer.send(number)
+
+    def _write_state(self) -> NodeState:
+        if self._listener is None:
+            raise UsageError("the node does not listen")
+        state = NodeState(
+            pid=os.getpid(),
+            ae_title=self.settings.node.ae_title,
+            dicom=self._listener.getsockname()[:2],
+            web=self._web,
+            processes={child.name: max(0, child.restarts) for child in self._children},
+            failing=tuple(child.name for child in self._children if child.process is None),
+        )
+        fresh = self.data_dir / f"{STATE_FILE}.new"
+        fresh.write_text(json.dumps(asdict(state)), encoding="utf-8")
+        fresh.replace(self.data_dir / STATE_FILE)
+        return state
+
+    def _audit(
+        self,
+        ledger: Ledger,
+        action: str,
+        *,
+        detail: dict[str, Any] | None = None,
+        name: str = "node",
+    ) -> None:
+        with ledger.transaction() as change:
+            change.audit(action, object=f"process:{name}", detail=detail)
+
+
+def _listen(bind: str, port: int) -> socket.socket:
+    """The DICOM listener; waits a moment for a port that a node just left."""
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    patience = time.monotonic() + BIND_PATIENCE_SECONDS
+    while True:
+        try:
+            return socket.create_server((bind, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            if time.monotonic() > patience:
+                raise UsageError(
+                    f"cannot listen on {bind} port {port}: {error.strerror}"
+                ) from error
+            time.sleep(0.2)
+
+
+def start_logging(data_dir: Path, level: str = "info") -> None:
+    """Send what this process logs through the redactor, as lines on stderr."""
+    configure_logging(level, False, Redactor(load_key(data_dir)))
+
+
+def _receiver_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
+    from dicomnode.net.scp import run_receiver  # noqa: PLC0415 - each process loads its own room
+
+    start_logging(data_dir)
+    run_receiver(settings, data_dir, *rest)
+
+
+def _worker_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
+    from dicomnode.work.worker import run_worker  # noqa: PLC0415
+
+    start_logging(data_dir)
+    run_worker(settings, data_dir, *rest)
+
+
+def _web_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
+    from dicomnode.web.service import run_web  # noqa: PLC0415
+
+    start_logging(data_dir)
+    run_web(settings, data_dir, *rest)

@@ -1,0 +1,118 @@
+"""When a series is complete: a verdict and its evidence.
+
+Nothing in DICOM says that a series has ended, so it is judged from what is known, the surest
+first. A gap in the geometry holds a silence back until the patience ends; an even geometry proves
+nothing, for the first fifty of two hundred slices are even too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about the arrival of one series.
+
+    Attributes:
+        received: Different instances stored.
+        last_object: When the last one came, seconds since the epoch.
+        open_associations: Associations that carried one of them and are not released.
+        expected: How many the source announces, or None.
+        expected_source: Who announces it, ``C-FIND (0020,1209)``.
+        single_image: It is complete by its kind: CR, DX, MG or an ultrasound still.
+        gap: Slices are missing between others.
+        forced: Someone asked that it be taken as it is.
+    """
+
+    received: int
+    last_object: float
+    open_associations: int
+    expected: int | None = None
+    expected_source: str = ""
+    single_image: bool = False
+    gap: bool = False
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The series is complete.
+
+    Attributes:
+        reason: ``single-image``, ``count``, ``quiet``, ``timeout`` or ``forced``.
+        evidence: One plain sentence.
+    """
+
+    reason: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The series is not complete.
+
+    Attributes:
+        until: When to judge again if nothing happens before, seconds since the epoch; always
+            later than the moment of judging.
+        why: One plain sentence.
+    """
+
+    until: float
+    why: str
+
+
+Verdict = Complete | Waiting
+
+
+def completeness(
+    evidence: Evidence, now: float, quiet_seconds: float, give_up_seconds: float
+) -> Verdict:
+    """Judge whether a series is complete.
+
+    Args:
+        evidence: What is known.
+        now: Seconds since the epoch, of the same clock as `evidence.last_object`.
+        quiet_seconds: Silence after the last object, associations released.
+        give_up_seconds: Silence after which it is taken as it is.
+    """
+    received, expected = evidence.received, evidence.expected
+    short = (
+        f"; {evidence.expected_source} announced {expected}"
+        if expected is not None and expected != received
+        else ""
+    )
+    if received > 0 and expected == received:
+        return Complete("count", f"{received} came, as {evidence.expected_source} announced")
+    if received > 0 and evidence.single_image:
+        return Complete("single-image", "each object of this kind is complete by itself")
+    silence = now - evidence.last_object
+    calm = evidence.open_associations == 0 and not evidence.gap
+    if calm and silence >= quiet_seconds:
+        return Complete(
+            "quiet",
+            f"{received} came, every association is released and "
+            f"nothing came for {quiet_seconds:g} s{short}",
+        )
+    if silence >= give_up_seconds:
+        gap = ", slices are missing" if evidence.gap else ""
+        return Complete(
+            "timeout",
+            f"{received} came, {evidence.open_associations} associations are open{gap} and "
+            f"nothing came for {give_up_seconds:g} s{short}",
+        )
+    if evidence.forced:
+        return Complete("forced", f"taken by hand with {received}{short}")
+    patience = min(quiet_seconds, give_up_seconds) if calm else give_up_seconds
+    return Waiting(evidence.last_object + patience, _why(evidence, patience) + short)
+
+
+def _why(evidence: Evidence, patience: float) -> str:
+    if evidence.open_associations:
+        return (
+            f"{evidence.open_associations} associations that carried it are open; "
+            f"taken as it is after {patience:g} s of silence"
+        )
+    if evidence.gap:
+        return f"slices are missing; taken as it is after {patience:g} s of silence"
+    return f"complete after {patience:g} s of silence"

@@ -1,0 +1,257 @@
+"""A dry run on files: what the node would do with them, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from ai.package import Package
+from ai.registry import Registry
+from config.errors import InputError, ModelError, SeriesError
+from config.schema import RouteSettings
+from dicomnode.series.conditions import Outcome
+from dicomnode.series.facts import Facts, facts_of
+from dicomnode.series.headers import read_header, text
+from dicomnode.series.quality import Quality, assess, is_single_image
+from dicomnode.series.routing import WHY_NOT_ROUTED, Answer, route_series
+from dicomnode.series.volume import outline
+
+
+@dataclass(frozen=True)
+class RefusedFile:
+    """A file that is no DICOM object to work with, and why in one sentence."""
+
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one model run would look at: a series, or one image where each stands by itself.
+
+    Attributes:
+        subject: Series Instance UID, or SOP Instance UID of the single image.
+        series_instance_uid: The series it is, or is part of.
+        files: In the order given.
+        headers: One a file.
+    """
+
+    subject: str
+    series_instance_uid: str
+    files: tuple[Path, ...]
+    headers: tuple[Dataset, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One matched route and what stands in its way.
+
+    Attributes:
+        package: The model that runs; None when there is none, or when it cannot take the input.
+        why_not: Why it does not run, in plain words; None when it does.
+    """
+
+    route: RouteSettings
+    package: Package | None
+    why_not: str | None
+
+
+@dataclass(frozen=True)
+class UnitExplanation:
+    """What the node would do with one unit, and why.
+
+    Attributes:
+        unit: What was looked at.
+        facts: The facts that rules can ask about.
+        quality: Whether it can be given to a model.
+        answer: The routes that matched, or why none.
+        matched: One a matched route, in order.
+    """
+
+    unit: Unit
+    facts: Facts
+    quality: Quality
+    answer: Answer
+    matched: tuple[Run, ...]
+
+    @property
+    def runs(self) -> tuple[tuple[RouteSettings, Package], ...]:
+        """The routes that lead to a run, each with its model."""
+        return tuple((run.route, run.package) for run in self.matched if run.package is not None)
+
+    @property
+    def outcome(self) -> str:
+        """The one answer in a sentence: the models that would run, or why none would."""
+        if self.answer.why_none:
+            return f"No model: {WHY_NOT_ROUTED[self.answer.why_none]}."
+        lacking = "; ".join(run.why_not for run in self.matched if run.why_not is not None)
+        there = ", ".join(package.manifest.reference for _, package in self.runs)
+        if not there:
+            return f"No model: {lacking}."
+        return f"Goes to {there}" + (f"; {lacking}." if lacking else ".")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json`, without file names."""
+        return {
+            "series_instance_uid": self.unit.series_instance_uid,
+            "subject": self.unit.subject,
+            "facts": self.facts.as_json(),
+            "quality": self.quality.as_json(),
+            **self.answer.as_json(),
+            "models": [package.manifest.reference for _, package in self.runs],
+            "outcome": self.outcome,
+        }
+
+    def sentences(self) -> Iterator[str]:
+        """The same for a reader, a line each."""
+        quality, files = self.quality, len(self.unit.files)
+        what = f"{files} files" if files != 1 else str(self.unit.files[0])
+        yield f"Series {self.unit.series_instance_uid}: {quality.modality or 'no modality'}, {what}"
+        yield "  Facts: " + ", ".join(
+            f"{key} {'not known' if found is None else str(found).lower()}"
+            for key, found in self.facts.as_json().items()
+        )
+        if quality.ok:
+            yield "  Quality: sound"
+        for reason in quality.reasons:
+            yield f"  Quality: {reason.code}: {reason.text}"
+        for decision in self.answer.decisions:
+            verdict = "matches" if decision.matched else "does not match"
+            yield f"  Route {decision.route!r} ({decision.model}) {verdict}"
+            yield from _outcome_lines(decision.outcomes, "    ")
+        yield f"  {self.outcome}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All units found, in the order of their first file, and the files that hold none."""
+
+    units: tuple[UnitExplanation, ...]
+    refused: tuple[RefusedFile, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json`."""
+        return {
+            "series": [
+                {**entry.as_json(), "files": [str(path) for path in entry.unit.files]}
+                for entry in self.units
+            ],
+            "refused": [{**asdict(file), "path": str(file.path)} for file in self.refused],
+        }
+
+    def sentences(self) -> Iterator[str]:
+        """The same for a reader, a line each."""
+        for entry in self.units:
+            yield from entry.sentences()
+        for file in self.refused:
+            yield f"{file.path}: not taken: {file.why}"
+
+
+def explain(
+    paths: Iterable[Path],
+    routes: Sequence[RouteSettings],
+    registry: Registry,
+    made_here: Callable[[Dataset], bool],
+) -> Explanation:
+    """Say what the node would do with files.
+
+    Args:
+        paths: Files, or folders that are searched for files.
+        routes: The routes of the settings.
+        registry: The models that routes may name.
+        made_here: Whether the node made an object.
+
+    Raises:
+        SettingsError: A rule is wrong.
+    """
+    files, headers, refused = [], [], []
+    for path in _files(paths):
+        try:
+            headers.append(read_header(path))
+            files.append(path)
+        except InputError as error:
+            refused.append(RefusedFile(path, str(error)))
+    units = tuple(
+        explain_unit(unit, routes, registry, made_here) for unit in units_of(files, headers)
+    )
+    return Explanation(units, tuple(refused))
+
+
+def units_of(paths: Sequence[Path], headers: Sequence[Dataset]) -> list[Unit]:
+    """Sort files into what models look at, in the order of the first file of each.
+
+    Args:
+        paths: Files of any series.
+        headers: One a file.
+    """
+    groups: dict[tuple[str, str], list[tuple[Path, Dataset]]] = {}
+    for path, header in zip(paths, headers, strict=True):
+        series = text(header, "SeriesInstanceUID")
+        subject = text(header, "SOPInstanceUID") if is_single_image(header) else series
+        groups.setdefault((series, subject), []).append((path, header))
+    return [
+        Unit(
+            subject, series, tuple(path for path, _ in members), tuple(head for _, head in members)
+        )
+        for (series, subject), members in groups.items()
+    ]
+
+
+def explain_unit(
+    unit: Unit,
+    routes: Sequence[RouteSettings],
+    registry: Registry,
+    made_here: Callable[[Dataset], bool],
+) -> UnitExplanation:
+    """Say what the node does with one unit. The node itself acts on this very answer.
+
+    Args:
+        unit: From `units_of`.
+        routes: The routes of the settings.
+        registry: The models that routes may name.
+        made_here: Whether the node made an object.
+
+    Raises:
+        SettingsError: A rule is wrong.
+    """
+    quality = assess(unit.headers)
+    answer = route_series(unit.headers, routes, made_here)
+    return UnitExplanation(
+        unit,
+        facts_of(unit.headers),
+        quality,
+        answer,
+        tuple(_run(route, unit, quality, registry) for route in answer.matched),
+    )
+
+
+def _run(route: RouteSettings, unit: Unit, quality: Quality, registry: Registry) -> Run:
+    if not quality.ok:
+        return Run(route, None, "; ".join(reason.text for reason in quality.reasons))
+    try:
+        package = registry.find(route.model)
+        misfit = package.accepts(outline(unit.headers, quality), quality.modality)
+    except (ModelError, SeriesError) as error:
+        return Run(route, None, str(error))
+    if misfit is not None:
+        return Run(route, None, f"{package.manifest.reference} cannot take it: {misfit}")
+    return Run(route, package, None)
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(entry for entry in path.rglob("*") if entry.is_file())
+        else:
+            yield path
+
+
+def _outcome_lines(outcomes: Sequence[Outcome], indent: str) -> Iterator[str]:
+    for outcome in outcomes:
+        mark = "yes" if outcome.held else "no "
+        yield f"{indent}{mark} {outcome.key}: wanted {outcome.wanted}; found {outcome.found}"
+        yield from _outcome_lines(outcome.parts, indent + "  ")

@@ -1,0 +1,143 @@
+"""What rules can ask about a series: the attributes of its images, and facts derived from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as DicomSequence
+
+from config.errors import MalformedError
+from dicomnode.series.geometry import examine, orientation
+from dicomnode.series.headers import frames, text, texts, value, values
+from dicomnode.series.quality import is_localizer
+
+# What each derived fact is, for the check of rules.
+FACTS = {
+    "slices": "number",
+    "spacing": "number",
+    "orientation": "plane",
+    "contrast": "truth",
+    "localizer": "truth",
+    "derived": "truth",
+}
+ORIENTATIONS = ("axial", "coronal", "sagittal", "oblique")
+
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A series as rules see it.
+
+    Attributes:
+        headers: Its headers.
+        slices: How many images, frames counted one by one.
+        spacing: Distance of neighbouring slices in mm; None where it is not one number.
+        orientation: ``axial``, ``coronal``, ``sagittal`` or ``oblique``; None where the images do
+            not say or differ.
+        contrast: A contrast agent is named.
+        localizer: At least one image is a scout.
+        derived: At least one image is derived, secondary or a secondary capture.
+    """
+
+    headers: tuple[Dataset, ...]
+    slices: int
+    spacing: float | None
+    orientation: str | None
+    contrast: bool
+    localizer: bool
+    derived: bool
+
+    def values(self, key: str) -> tuple[object, ...]:
+        """The different values of a fact or attribute over the images, in a fixed order.
+
+        One is a tuple where the attribute has several values, and ``()`` where it is absent, empty
+        or cannot be read, or where the fact is not known.
+        """
+        if key in FACTS:
+            found = getattr(self, key)
+            return ((),) if found is None else (found,)
+        different = dict.fromkeys(_attribute(header, key) for header in self.headers)
+        return tuple(sorted(different, key=repr))
+
+    def as_json(self) -> dict[str, Any]:
+        """The derived facts as plain values for `json`."""
+        return {key: getattr(self, key) for key in FACTS}
+
+
+def facts_of(headers: Sequence[Dataset]) -> Facts:
+    """Derive the facts of a series from its headers, one or more, in any order."""
+    planes = {orientation(header) for header in headers}
+    return Facts(
+        headers=tuple(headers),
+        slices=sum(map(_frames, headers)),
+        spacing=_slice_step(headers),
+        orientation=planes.pop() if len(planes) == 1 else None,
+        contrast=any(map(_has_contrast, headers)),
+        localizer=any(map(is_localizer, headers)),
+        derived=any(map(_is_derived, headers)),
+    )
+
+
+def _attribute(header: Dataset, key: str) -> object:
+    try:
+        found = value(header, key)
+        if isinstance(found, DicomSequence | bytes):
+            return "(present)"
+        plain = tuple(_plain(entry) for entry in values(header, key))
+    except (MalformedError, TypeError, ValueError):
+        return ()
+    return plain[0] if len(plain) == 1 and not isinstance(found, MultiValue) else plain
+
+
+def _plain(entry: object) -> str | int | float:
+    if isinstance(entry, int):
+        return int(entry)
+    # pydicom's DS is a float or a Decimal, by configuration.
+    if hasattr(entry, "original_string") and not isinstance(entry, str):
+        return float(str(entry))
+    return float(entry) if isinstance(entry, float) else str(entry).strip()
+
+
+def _frames(header: Dataset) -> int:
+    try:
+        return frames(header)
+    except MalformedError:
+        return 1
+
+
+def _slice_step(headers: Sequence[Dataset]) -> float | None:
+    try:
+        found = examine(headers)
+    except MalformedError:
+        return None
+    if found.geometry is None or found.reasons or found.geometry.spacing[0] is None:
+        return None
+    return round(found.geometry.spacing[0], 4)
+
+
+def _has_contrast(header: Dataset) -> bool:
+    # PS3.3 C.7.6.4, C.7.6.4b: an empty agent means that it is not known to have been given.
+    return any(
+        _attribute(header, keyword) != ()
+        for keyword in ("ContrastBolusAgent", "ContrastBolusAgentSequence")
+    )
+
+
+def _is_derived(header: Dataset) -> bool:
+    # PS3.3 C.7.6.1.1.2: value 1 the pixels, value 2 the examination.
+    try:
+        kinds = texts(header, "ImageType")
+        sop_class = text(header, "SOPClassUID")
+    except MalformedError:
+        return False
+    return (
+        kinds[:1] == ("DERIVED",)
+        or kinds[1:2] == ("SECONDARY",)
+        or sop_class == _SECONDARY_CAPTURE
+        or sop_class.startswith(f"{_SECONDARY_CAPTURE}.")
+    )

@@ -1,0 +1,138 @@
+"""Headers of DICOM files, and their attributes as plain checked values.
+
+A header comes from a peer, so every attribute may be missing, of the wrong kind or absurd. The
+readers here give a value that can be used, None where there is none, or `MalformedError`; the text
+of an error names the keyword and never quotes the value.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+
+from config.errors import InputError, MalformedError, NotDicomError
+
+# pydicom warns about odd values by quoting them, patients' names among them.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+
+REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_DEFER = 1 << 20
+
+
+def read_header(path: Path) -> Dataset:
+    """Read everything but pixel data; other values over 1 MiB are read when asked for.
+
+    Args:
+        path: A DICOM file (PS3.10).
+
+    Returns:
+        The data set with its file meta information; it has a SOP class, a SOP instance, a study
+        and a series UID.
+
+    Raises:
+        NotDicomError: There is no DICM prefix.
+        MalformedError: The encoding is broken, or one of those UIDs is missing.
+        InputError: The file cannot be opened.
+    """
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_DEFER)
+    except InvalidDicomError as error:
+        raise NotDicomError("it is not a DICOM file: there is no DICM prefix") from error
+    except OSError as error:
+        raise InputError(f"it cannot be opened: {error.strerror or 'reading failed'}") from error
+    except Exception as error:  # a parser of hostile bytes raises what it likes
+        raise MalformedError("its DICOM encoding is broken") from error
+    if "DirectoryRecordSequence" in header:
+        raise InputError("it is a DICOMDIR, a table of contents and not an object")
+    missing = [keyword for keyword in REQUIRED if not text(header, keyword)]
+    if missing:
+        raise MalformedError(f"it has no {', '.join(missing)}")
+    return header
+
+
+def value(header: Dataset, keyword: str) -> object:
+    """The value as pydicom gives it, or None where it is absent or empty.
+
+    Raises:
+        MalformedError: Its bytes do not fit its value representation.
+    """
+    try:
+        found: object = header.get(keyword)
+        empty = found is None or (isinstance(found, str | bytes | list | MultiValue) and not found)
+    except Exception as error:  # see read_header; values are parsed when first asked for
+        raise MalformedError(f"{keyword} cannot be read") from error
+    return None if empty else found
+
+
+def values(header: Dataset, keyword: str) -> tuple[object, ...]:
+    """All values of an attribute, empty where it is absent or empty; errors as `value`."""
+    found = value(header, keyword)
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, MultiValue | list) else (found,)
+
+
+def texts(header: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values as text without padding; errors as `value`."""
+    return tuple(str(found).strip() for found in values(header, keyword))
+
+
+def text(header: Dataset, keyword: str) -> str:
+    """The first value as text without padding, "" where there is none; errors as `value`."""
+    return next(iter(texts(header, keyword)), "")
+
+
+def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Exactly `count` finite numbers, or None where the attribute is absent or empty.
+
+    Raises:
+        MalformedError: There are more or fewer, or one is no finite number.
+    """
+    found = values(header, keyword)
+    if not found:
+        return None
+    try:
+        result = tuple(float(entry) for entry in found)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MalformedError(f"{keyword} is not a number") from error
+    if len(result) != count or not all(map(math.isfinite, result)):
+        raise MalformedError(f"{keyword} does not hold {count} finite numbers")
+    return result
+
+
+def number(header: Dataset, keyword: str) -> float | None:
+    """One finite number, or None; errors as `numbers`."""
+    found = numbers(header, keyword, 1)
+    return found[0] if found else None
+
+
+def count(header: Dataset, keyword: str) -> int | None:
+    """One whole number of 0 or more, or None where the attribute is absent or empty.
+
+    Raises:
+        MalformedError: It is no such number.
+    """
+    found = number(header, keyword)
+    if found is None:
+        return None
+    if found < 0 or found != int(found):
+        raise MalformedError(f"{keyword} is not a whole number of 0 or more")
+    return int(found)
+
+
+def frames(header: Dataset) -> int:
+    """Number of frames, 1 where the header does not say; errors as `count`."""
+    return count(header, "NumberOfFrames") or 1
+
+
+def distinct(found: Iterable[object]) -> int:
+    """How many different values there are."""
+    return len(set(found))

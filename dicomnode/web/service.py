@@ -1,0 +1,93 @@
+"""The web process: what the node's health and numbers are, read from its data folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from config.errors import MedAIError
+from config.schema import Settings
+from dicomnode.web.app import create_app, serve
+from dicomnode.web.metrics import Figure
+from storage import overview
+from storage.db import open_ledger
+from storage.objects import ObjectStore
+from storage.records import Delivery, Job
+
+OPEN_JOBS = ["queued", "running", "validating"]
+OPEN_DELIVERIES = ["waiting", "sending"]
+
+
+def problems(settings: Settings, data_dir: Path) -> list[str]:
+    """What keeps the node from its work, one plain sentence each."""
+    found = []
+    try:
+        ObjectStore(data_dir, min_free=settings.storage.min_free).check_room()
+        overview.counts_by_state()
+    except MedAIError as error:
+        found.append(str(error))
+    state = json.loads((data_dir / "node.json").read_text(encoding="utf-8"))
+    found += [f"process {name} is down and will be restarted" for name in state["failing"]]
+    return found
+
+
+def figures(data_dir: Path, store: ObjectStore) -> Iterator[Figure]:
+    """The node's numbers, from the database and the disk."""
+    for noun, states in overview.counts_by_state().items():
+        yield Figure(
+            f"medai_{noun}_rows",
+            f"Rows of kind {noun} by state.",
+            {(state,): float(count) for state, count in states.items()},
+            labels=("state",),
+        )
+    open_associations = float(overview.open_associations())
+    yield Figure("medai_open_associations", "Associations open now.", {(): open_associations})
+    for noun, table, states_open in (
+        ("job", Job, OPEN_JOBS),
+        ("delivery", Delivery, OPEN_DELIVERIES),
+    ):
+        age = overview.oldest_waiting_seconds(table, states_open)
+        yield Figure(
+            f"medai_oldest_open_{noun}_seconds",
+            f"Age of the oldest {noun} that is not done, in seconds.",
+            {(): age},
+        )
+    yield Figure(
+        "medai_disk_free_bytes",
+        "Bytes that the disk of the data folder still takes.",
+        {(): float(store.free_bytes())},
+    )
+    state = json.loads((data_dir / "node.json").read_text(encoding="utf-8"))
+    yield Figure(
+        "medai_process_restarts_total",
+        "How often a process of the node was restarted.",
+        {(name,): float(count) for name, count in state["processes"].items()},
+        labels=("process",),
+        kind="counter",
+    )
+
+
+def run_web(settings: Settings, data_dir: Path, stop: Connection, ready: Connection) -> None:
+    """The main function of the web process.
+
+    Args:
+        settings: The node's settings.
+        data_dir: Its data folder.
+        stop: Readable, or closed at the other side, when the process is to end.
+        ready: Gets the port that answers.
+    """
+    open_ledger(data_dir)
+    store = ObjectStore(data_dir, min_free=settings.storage.min_free)
+    app = create_app(lambda: problems(settings, data_dir), lambda: figures(data_dir, store))
+    threading.Thread(target=_end_when_told, args=(stop,), daemon=True).start()
+    serve(app, settings.web.bind, settings.web.port, ready.send)
+
+
+def _end_when_told(stop: Connection) -> None:
+    stop.poll(None)
+    os.kill(os.getpid(), signal.SIGTERM)

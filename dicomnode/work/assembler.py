@@ -1,0 +1,211 @@
+"""Puts received objects into series, decides when one is complete, and routes it to models."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+from pydicom import Dataset
+
+from ai.package import Package
+from ai.registry import Registry
+from config.errors import InputError
+from config.schema import RouteSettings, Settings
+from dicomnode.results.provenance import made_here
+from dicomnode.series.assembly import Complete, Evidence, Verdict, completeness
+from dicomnode.series.explain import explain_unit, units_of
+from dicomnode.series.headers import read_header, text
+from dicomnode.series.quality import assess, is_single_image
+from dicomnode.work.revisions import Difference, compare
+from storage import index, jobs
+from storage.db import Ledger
+from storage.jobs import JobRequest
+from storage.objects import ObjectStore
+from storage.records import Instance, Series
+
+log = structlog.get_logger(__name__)
+
+BATCH = 200
+LONGEST_PAUSE = 60.0
+
+
+class Assembler:
+    """Takes received objects as far as the job queue; one thread runs it.
+
+    Args:
+        settings: The node's settings.
+        ledger: The database.
+        store: Where the objects lie.
+        registry: The models that routes may name.
+        node_id: Part of every job's identity.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        store: ObjectStore,
+        registry: Registry,
+        node_id: str,
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._store = store
+        self._registry = registry
+        self._node_id = node_id
+
+    def step(self) -> tuple[int, float]:
+        """Do what can be done now.
+
+        Returns:
+            How many jobs were queued, and when to look again at the latest, seconds since the
+            epoch.
+        """
+        while self._index():
+            continue
+        queued, again = self._judge()
+        index.settle_studies(self._ledger, self._settings.series.study_quiet_seconds)
+        return queued, again
+
+    def _index(self) -> bool:
+        rows = index.unindexed(BATCH)
+        read: list[index.Indexed] = []
+        for row in rows:
+            try:
+                header = read_header(self._store.path(row.object_key))
+                if not self._supersedes(row):
+                    continue
+                read.append(
+                    index.Indexed(
+                        instance=row,
+                        modality=text(header, "Modality"),
+                        single_image=is_single_image(header),
+                    )
+                )
+            except InputError as error:
+                self._quarantine(row, str(error))
+        if read:
+            with self._ledger.transaction() as change:
+                index.index_instances(change, read)
+        return bool(rows)
+
+    def _supersedes(self, row: Instance) -> bool:
+        """Whether a newly received version is to take its place in the series.
+
+        The same SOP instance may come again in another transfer syntax (dropped), with corrected
+        attributes (it replaces the first) or with other pixels (quarantined: one of the two is
+        wrong, and a UID must not name both).
+        """
+        earlier = index.indexed_version(row.sop_instance_uid)
+        if earlier is None:
+            return True
+        difference = compare(self._store.path(earlier.object_key), self._store.path(row.object_key))
+        if difference is Difference.PIXELS:
+            self._quarantine(row, "its pixels differ from those first received under its UID")
+            return False
+        with self._ledger.transaction() as change:
+            if difference is Difference.NONE:
+                change.move(row, "superseded", reason="the same content was received before")
+            else:
+                change.move(earlier, "superseded", reason="corrected attributes were received")
+        return difference is Difference.ATTRIBUTES
+
+    def _quarantine(self, row: Instance, reason: str) -> None:
+        log.warning("instance.quarantined", instance=row.id, reason=reason)
+        with self._ledger.transaction() as change:
+            change.move(row, "quarantined", reason=reason)
+
+    def _judge(self) -> tuple[int, float]:
+        again = time.time() + LONGEST_PAUSE
+        queued = 0
+        for series in index.open_series():
+            verdict = self._verdict(series)
+            if isinstance(verdict, Complete):
+                queued += self._route(series, verdict)
+            else:
+                again = min(again, verdict.until)
+        return queued, again
+
+    def _verdict(self, series: Series) -> Verdict:
+        uid = series.series_instance_uid
+        evidence = Evidence(
+            received=series.instances,
+            last_object=series.last_object_at,
+            open_associations=index.open_associations_of(uid),
+            single_image=series.single_image,
+            forced=series.forced,
+        )
+        limits = (self._quiet_seconds(uid), self._settings.series.give_up_seconds)
+        verdict = completeness(evidence, time.time(), *limits)
+        if isinstance(verdict, Complete) and verdict.reason == "quiet":
+            # The headers are read only now, when a gap could still change the verdict.
+            _, headers, _ = self._members(series)
+            gap = assess(headers).has_gap
+            verdict = completeness(replace(evidence, gap=gap), time.time(), *limits)
+        return verdict
+
+    def _members(self, series: Series) -> tuple[list[Instance], list[Dataset], list[Path]]:
+        rows = index.current_instances(series.series_instance_uid)
+        paths = [self._store.path(row.object_key) for row in rows]
+        return rows, [read_header(path) for path in paths], paths
+
+    def _route(self, series: Series, verdict: Complete) -> int:
+        rows, headers, paths = self._members(series)
+        units = [
+            explain_unit(unit, self._settings.routes, self._registry, made_here)
+            for unit in units_of(paths, headers)
+        ]
+        by_path = dict(zip(paths, rows, strict=True))
+        with self._ledger.transaction() as change:
+            change.move(series, "complete", reason=f"{verdict.reason}: {verdict.evidence}")
+            queued = 0
+            for unit in units:
+                members = [by_path[path] for path in unit.unit.files]
+                for run in unit.runs:
+                    request = self._request(series, unit.unit.subject, members, run)
+                    queued += jobs.enqueue(change, request) is not None
+            explanation = json.dumps([unit.as_json() for unit in units])
+            routed = sum(len(unit.runs) for unit in units)
+            if routed:
+                change.move(
+                    series,
+                    "routed",
+                    reason=f"{routed} jobs, {queued} of them new",
+                    explanation=explanation,
+                )
+            else:
+                why = "; ".join(dict.fromkeys(unit.outcome for unit in units))
+                change.move(series, "skipped", reason=why, explanation=explanation)
+        return queued
+
+    def _request(
+        self,
+        series: Series,
+        subject: str,
+        members: Sequence[Instance],
+        run: tuple[RouteSettings, Package],
+    ) -> JobRequest:
+        route, package = run
+        return JobRequest(
+            node_id=self._node_id,
+            series=series,
+            subject=subject,
+            route=route.name,
+            model=package.manifest.reference,
+            model_digest=package.digest,
+            send_to=route.send_to,
+            inputs=[row.id for row in members],
+            input_digests=[row.digest for row in members],
+            settings={"ae_title": self._settings.node.ae_title},
+        )
+
+    def _quiet_seconds(self, series_instance_uid: str) -> float:
+        calling_ae = index.calling_ae_of(series_instance_uid)
+        for peer in self._settings.peers:
+            if peer.ae_title == calling_ae and peer.quiet_seconds is not None:
+                return peer.quiet_seconds
+        return self._settings.series.quiet_seconds

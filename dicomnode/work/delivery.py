@@ -1,0 +1,123 @@
+"""Sends what lies in the outbox, one association a destination at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from config.errors import MedAIError, PeerError
+from config.schema import DestinationSettings, Settings
+from dicomnode.net.scu import (
+    FileFacts,
+    Link,
+    Peer,
+    contexts_for,
+    file_facts,
+    open_association_to,
+)
+from dicomnode.net.status import accepted_by_peer
+from storage import outbox
+from storage.db import Ledger
+from storage.objects import ObjectStore
+from storage.records import Delivery
+
+log = structlog.get_logger(__name__)
+
+BATCH = 50
+
+# PS3.4 B.2.3: these the peer will answer every time; all other failures may pass.
+REFUSALS = {
+    0xA900: "data set does not match SOP class",
+    0xC000: "cannot understand",
+    0x0117: "invalid SOP instance",
+    0x0122: "SOP class not supported",
+    0x0124: "not authorised",
+}
+
+
+class Courier:
+    """Delivers to one destination; not shared between threads.
+
+    Args:
+        settings: The node's settings.
+        destination: Its name.
+        ledger: The database.
+        store: Where the objects lie.
+    """
+
+    def __init__(
+        self, settings: Settings, destination: str, ledger: Ledger, store: ObjectStore
+    ) -> None:
+        self._calling_ae = settings.node.ae_title
+        self._name = destination
+        self._destination = settings.destination(destination)
+        self._ledger = ledger
+        self._store = store
+
+    def deliver(self, stopping: Callable[[], bool]) -> int:
+        """Send what is due; gives how many objects were accepted."""
+        accepted = 0
+        while not stopping():
+            rows = outbox.claim(self._ledger, self._name, BATCH)
+            if not rows:
+                break
+            if self._destination is None:
+                self._put_back(rows, "the destination is no longer in the settings", None)
+                break
+            done = self._send(rows, self._destination)
+            accepted += done
+            if done < len(rows):
+                break
+        return accepted
+
+    def _send(self, rows: Sequence[Delivery], destination: DestinationSettings) -> int:
+        peer = Peer(destination.ae_title, destination.host, destination.port, self._calling_ae)
+        waiting = list(rows)
+        accepted = 0
+        try:
+            files = [file_facts(self._store.path(row.result.object_key)) for row in waiting]
+            # A node's results are of few SOP classes: one list of contexts holds them all.
+            contexts = contexts_for(files)[0]
+            with open_association_to(peer, contexts) as link:
+                for facts in files:
+                    if self._answered(link, facts, waiting[0], destination):
+                        accepted += 1
+                    waiting.pop(0)
+        except MedAIError as error:
+            status = error.status if isinstance(error, PeerError) else None
+            log.warning("delivery.postponed", destination=self._name, why=str(error), status=status)
+            self._put_back(waiting, str(error), destination)
+        return accepted
+
+    def _answered(
+        self, link: Link, facts: FileFacts, row: Delivery, destination: DestinationSettings
+    ) -> bool:
+        if not link.accepts(facts):
+            why = "the destination accepts no presentation context for this kind of object"
+            outbox.refused(self._ledger, row, why, None)
+            log.warning("delivery.refused", destination=self._name, why=why)
+            return False
+        status = link.store(facts.path)
+        if accepted_by_peer(status):
+            outbox.accepted(self._ledger, row, status)
+            return True
+        if status in REFUSALS:
+            why = f"0x{status:04X}: {REFUSALS[status]}"
+            outbox.refused(self._ledger, row, why, status)
+            log.warning("delivery.refused", destination=self._name, why=why)
+            return False
+        raise PeerError(f"{destination.name} answered C-STORE with 0x{status:04X}", status)
+
+    def _put_back(
+        self, rows: Sequence[Delivery], why: str, destination: DestinationSettings | None
+    ) -> None:
+        outbox.put_back(
+            self._ledger,
+            rows,
+            why,
+            first=destination.retry_seconds if destination else 60.0,
+            longest=destination.retry_max_seconds if destination else 3600.0,
+            jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+        )

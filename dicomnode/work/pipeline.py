@@ -1,0 +1,153 @@
+"""One model on one series: pixels in, proved result objects out. No network, no database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from pydicom import Dataset
+
+from ai.engine import Engine
+from ai.package import Package
+from ai.types import Answer
+from config.errors import GateError, SeriesError
+from dicomnode.results.gate import prove
+from dicomnode.results.provenance import ModelFacts, Provenance
+from dicomnode.results.rendering import annotated_png
+from dicomnode.results.seg import build_segmentation
+from dicomnode.results.sr import build_report
+from dicomnode.results.write import to_bytes
+from dicomnode.series.volume import LoadedSeries, load_series
+
+
+@dataclass(frozen=True)
+class WrittenResult:
+    """One result object that passed the gate.
+
+    Attributes:
+        kind: ``seg`` or ``sr``.
+        part10: The bytes of its Part 10 file.
+    """
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    part10: bytes
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What came of one run.
+
+    Attributes:
+        results: The proved objects, a segmentation before the report that refers to it.
+        seconds: Time by stage: decode, preprocess, run, postprocess, encode, prove.
+    """
+
+    series: LoadedSeries
+    answer: Answer
+    results: tuple[WrittenResult, ...]
+    seconds: Mapping[str, float]
+
+
+def model_facts(package: Package) -> ModelFacts:
+    """What results say about a model."""
+    manifest = package.manifest
+    return ModelFacts(
+        name=manifest.name,
+        version=manifest.version,
+        vendor=manifest.vendor,
+        description=manifest.description,
+        digest=package.digest,
+        basis=manifest.basis,
+        intended_use=manifest.intended_use,
+    )
+
+
+def software_version() -> str:
+    """The version of the node that is installed."""
+    return metadata.version("medai-node")
+
+
+def analyse(
+    paths: Sequence[Path],
+    package: Package,
+    engine: Engine,
+    provenance: Provenance,
+    *,
+    deadline_seconds: float | None = None,
+    on_proving: Callable[[], None] = lambda: None,
+) -> Analysis:
+    """Run a model on a series and prove what it gives.
+
+    Args:
+        paths: The files of one series, in any order.
+        package: The model.
+        engine: Runs it.
+        provenance: The job's; it decides every UID and time in the results.
+        deadline_seconds: Time limit of the model's run.
+        on_proving: Called when the model has answered.
+
+    Raises:
+        SeriesError: The series cannot be given to the model.
+        ModelError: The model's files are wrong, or it gave no usable answer.
+        GateError: A result failed its proof; nothing may leave.
+    """
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "decode"):
+        series = load_series(paths)
+    misfit = package.accepts(series.volume, series.modality)
+    if misfit is not None:
+        raise SeriesError("model-input", f"{package.manifest.reference} cannot take it: {misfit}")
+    answer = engine.run(package, {package.manifest.input.role: series.volume}, deadline_seconds)
+    seconds |= answer.seconds
+    on_proving()
+    with _timed(seconds, "encode"):
+        results = _encode(series, answer, package.manifest.results, provenance)
+    with _timed(seconds, "prove"):
+        written = {result.kind: result.part10 for result in results}
+        findings = prove(written, answer, series.volume, series.headers, provenance)
+    if findings:
+        raise GateError([str(finding) for finding in findings])
+    return Analysis(series, answer, results, seconds)
+
+
+def _encode(
+    series: LoadedSeries, answer: Answer, kinds: Sequence[str], provenance: Provenance
+) -> tuple[WrittenResult, ...]:
+    written: list[WrittenResult] = []
+    segmentation: Dataset | None = None
+    if "seg" in kinds and answer.labels is not None:
+        segmentation = build_segmentation(answer, series.volume, series.headers, provenance)
+        written.append(_written("seg", segmentation))
+    if "sr" in kinds:
+        report = build_report(answer, series.volume, series.headers, provenance, segmentation)
+        written.append(_written("sr", report))
+    return tuple(written)
+
+
+def _written(kind: str, dataset: Dataset) -> WrittenResult:
+    return WrittenResult(
+        kind, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), to_bytes(dataset)
+    )
+
+
+def picture(analysis: Analysis, package: Package) -> bytes:
+    """An annotated PNG of what the model found."""
+    manifest = package.manifest
+    return annotated_png(
+        analysis.series.volume, analysis.answer, f"{manifest.name} {manifest.version}"
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,286 @@
+"""The worker process: assembles series, runs jobs, delivers results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+
+import structlog
+from pydicom.uid import ExplicitVRLittleEndian
+
+from ai.engine import Engine
+from ai.registry import Registry, bundled_models_path
+from ai.session import SessionCache
+from config.errors import (
+    GateError,
+    InferenceError,
+    MedAIError,
+    ModelError,
+    SeriesError,
+    StaleStateError,
+    StorageError,
+)
+from config.schema import Settings
+from dicomnode.results.provenance import Provenance
+from dicomnode.work.assembler import Assembler
+from dicomnode.work.delivery import Courier
+from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
+from storage import jobs, outbox, overview
+from storage.db import Ledger, open_ledger, process_name
+from storage.nudge import Nudged, nudge
+from storage.objects import ObjectStore
+from storage.outbox import NewResult
+from storage.records import Job
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 1.0
+LEASE_SECONDS = 60.0
+NODE_ID = "node_id"
+PAUSED = "paused"
+
+
+def node_id(ledger: Ledger) -> str:
+    """The id of this node, made at its first start; part of every job's identity."""
+    return overview.fact_once(ledger, NODE_ID, str(uuid.uuid4()))
+
+
+def is_paused() -> bool:
+    """Whether a person stopped AI."""
+    return overview.fact(PAUSED) == "yes"
+
+
+def set_paused(ledger: Ledger, paused: bool, actor: str) -> None:
+    """Stop AI or let it run again; receiving goes on either way."""
+    overview.set_fact(ledger, PAUSED, "yes" if paused else "no")
+    with ledger.transaction() as change:
+        change.audit("ai.paused" if paused else "ai.resumed", object="process:node", actor=actor)
+
+
+def make_registry(settings: Settings) -> Registry:
+    """The bundled models and the site's own."""
+    return Registry([bundled_models_path(), settings.models.path])
+
+
+def make_engine(settings: Settings, registry: Registry) -> Engine:
+    """Runs models with one runtime thread for each thread that runs jobs."""
+    return Engine(registry, SessionCache(settings.models.providers, 1))
+
+
+def provenance_of(job: Job, settings: Settings, ledger: Ledger, registry: Registry) -> Provenance:
+    """What the results of a job say about where they come from."""
+    return Provenance(
+        identity=job.identity,
+        created=datetime.fromtimestamp(job.created_at, UTC).astimezone(),
+        ae_title=settings.node.ae_title,
+        node_uid=f"2.25.{uuid.UUID(node_id(ledger)).int}",
+        software_version=software_version(),
+        model=model_facts(registry.find(job.model)),
+    )
+
+
+class Worker:
+    """The threads of the worker process.
+
+    Args:
+        settings: The node's settings.
+        data_dir: Its data folder.
+    """
+
+    def __init__(self, settings: Settings, data_dir: Path) -> None:
+        self.settings = settings
+        self.ledger = open_ledger(data_dir)
+        self.store = ObjectStore(data_dir, min_free=settings.storage.min_free)
+        self.registry = make_registry(settings)
+        self.engine = make_engine(settings, self.registry)
+        self.owner = process_name()
+        self._assembler = Assembler(
+            settings, self.ledger, self.store, self.registry, node_id(self.ledger)
+        )
+        self._nudged = Nudged(data_dir, "worker")
+        self._stopping = threading.Event()
+        self._jobs = threading.Condition()
+        self._couriers: dict[str, threading.Thread] = {}
+
+    def run(self) -> None:
+        """Work until `stop` is called."""
+        threads = [
+            threading.Thread(target=self._run_jobs, name=f"job-{number}")
+            for number in range(self.settings.models.worker_threads)
+        ]
+        threads.append(threading.Thread(target=self._keep_leases, name="leases"))
+        for thread in threads:
+            thread.start()
+        again = 0.0
+        while not self._stopping.is_set():
+            self._nudged.wait(min(POLL_SECONDS, max(0.0, again - time.time())))
+            again = self._look_around()
+        with self._jobs:
+            self._jobs.notify_all()
+        for thread in (*threads, *self._couriers.values()):
+            thread.join()
+        self._nudged.close()
+        self.store.close()
+
+    def stop(self) -> None:
+        """End after what runs now."""
+        self._stopping.set()
+
+    def _look_around(self) -> float:
+        again = time.time() + POLL_SECONDS
+        with _reported("assembling"):
+            queued, again = self._assembler.step()
+            if queued or jobs.return_expired(self.ledger):
+                self._wake_jobs()
+        with _reported("starting deliveries"):
+            self._start_couriers()
+        return again
+
+    def _wake_jobs(self) -> None:
+        with self._jobs:
+            self._jobs.notify_all()
+
+    def _run_jobs(self) -> None:
+        while not self._stopping.is_set():
+            ran = False
+            with _reported("running a job"):
+                ran = self._run_one()
+            if not ran:
+                with self._jobs:
+                    self._jobs.wait(POLL_SECONDS)
+
+    def _run_one(self) -> bool:
+        if is_paused():
+            return False
+        job = jobs.claim(self.ledger, self.owner, LEASE_SECONDS)
+        if job is None:
+            return False
+        try:
+            self._analyse(job)
+        except StaleStateError as error:
+            # Another process took the job over, or a person cancelled it: its word counts.
+            log.warning("job.lost", job=job.id, why=str(error))
+        except (SeriesError, ModelError, GateError, StorageError) as error:
+            self._failed(job, str(error), retry=isinstance(error, InferenceError | StorageError))
+        except Exception as error:
+            log.exception("job.crashed", job=job.id)
+            self._failed(job, f"unexpected {type(error).__name__}", retry=True)
+        self._wake_jobs()
+        return True
+
+    def _analyse(self, job: Job) -> None:
+        package = self.registry.find(job.model)
+        if package.digest != job.model_digest:
+            raise ModelError(f"{job.model} is not the model the job was queued for")
+        rows = jobs.inputs_of(job)
+        analysis = analyse(
+            [self.store.path(row.object_key) for row in rows],
+            package,
+            self.engine,
+            provenance_of(job, self.settings, self.ledger, self.registry),
+            deadline_seconds=self.settings.models.job_seconds or None,
+            on_proving=lambda: jobs.start_validating(self.ledger, job),
+        )
+        self._keep(job, analysis)
+        log.info("job.ready", job=job.id, model=job.model, seconds=dict(analysis.seconds))
+
+    def _keep(self, job: Job, analysis: Analysis) -> None:
+        results = []
+        for result in analysis.results:
+            stored = self.store.put(result.part10)
+            results.append(
+                NewResult(
+                    kind=result.kind,
+                    sop_class_uid=result.sop_class_uid,
+                    sop_instance_uid=result.sop_instance_uid,
+                    transfer_syntax_uid=str(ExplicitVRLittleEndian),
+                    digest=stored.digest,
+                    size=stored.size,
+                    object_key=stored.key,
+                )
+            )
+        wanted = {
+            name: destination.results
+            for name in json.loads(job.send_to)
+            if (destination := self.settings.destination(name)) is not None
+        }
+        jobs.finish(self.ledger, job, results, wanted, analysis.seconds)
+        self.store.settle([result.object_key for result in results])
+        nudge(self.ledger.data_dir, "worker")
+
+    def _failed(self, job: Job, reason: str, *, retry: bool) -> None:
+        log.warning("job.failed", job=job.id, model=job.model, why=reason, attempt=job.attempt)
+        with contextlib.suppress(StaleStateError):
+            jobs.fail(
+                self.ledger,
+                job,
+                reason,
+                max_attempts=self.settings.models.max_attempts,
+                retry=retry,
+                jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+            )
+
+    def _keep_leases(self) -> None:
+        while not self._stopping.wait(LEASE_SECONDS / 4):
+            with _reported("extending leases"):
+                jobs.extend_leases(self.ledger, self.owner, LEASE_SECONDS)
+
+    def _start_couriers(self) -> None:
+        for name in outbox.destinations_due():
+            thread = self._couriers.get(name)
+            if thread is None or not thread.is_alive():
+                self._couriers[name] = threading.Thread(
+                    target=self._deliver, args=(name,), name=f"courier-{name}"
+                )
+                self._couriers[name].start()
+
+    def _deliver(self, name: str) -> None:
+        with _reported("delivering"):
+            Courier(self.settings, name, self.ledger, self.store).deliver(self._stopping.is_set)
+
+
+@contextlib.contextmanager
+def _reported(doing: str) -> Iterator[None]:
+    """The border of a loop: a fault is logged and the loop goes on."""
+    try:
+        yield
+    except MedAIError as error:
+        log.error("worker.fault", doing=doing, why=str(error))
+    except Exception:
+        log.exception("worker.fault", doing=doing)
+
+
+def run_worker(settings: Settings, data_dir: Path, stop: Connection, ready: Connection) -> None:
+    """The main function of the worker process.
+
+    Args:
+        settings: The node's settings.
+        data_dir: Its data folder, recovered already.
+        stop: Readable, or closed at the other side, when the worker is to end.
+        ready: Gets one message when the worker has begun.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when all end
+    worker = Worker(settings, data_dir)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, terminate)
+    threading.Thread(target=_stop_when_told, args=(stop, worker), daemon=True).start()
+    ready.send("ready")
+    worker.run()
+
+
+def _stop_when_told(stop: Connection, worker: Worker) -> None:
+    stop.poll(None)
+    worker.stop()
