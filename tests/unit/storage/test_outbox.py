@@ -1,0 +1,154 @@
+"""The outbox: in order to each destination, put back ever later, none lost and none twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import chain
+
+import pytest
+
+from config.errors import StaleStateError, StorageError
+from storage import audit, outbox
+from storage.db import Ledger
+from storage.jobs import results_of
+from storage.records import Delivery
+from tests.storage_rows import (
+    claim_deliveries,
+    in_processes,
+    new_result,
+    ready_job,
+    some_jobs,
+)
+
+KINDS = ["a", "b", "c", "d", "e"]
+
+
+@pytest.fixture
+def waiting(ledger: Ledger) -> list[Delivery]:
+    (job,) = some_jobs(ledger, 1)
+    return ready_job(ledger, job, kinds=KINDS, destinations=["pacs", "desk"])
+
+
+def to(name: str) -> list[Delivery]:
+    return list(Delivery.select().where(Delivery.destination == name).order_by(Delivery.id))
+
+
+def ids(rows: Sequence[Delivery]) -> list[int]:
+    return [row.id for row in rows]
+
+
+@pytest.mark.feature("P36")
+def test_each_destination_gets_its_objects_in_order(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    assert outbox.destinations_due() == ["desk", "pacs"]
+    wanted = ids(to("pacs"))
+    assert ids(outbox.claim(ledger, "pacs", 2)) == wanted[:2]
+    assert ids(outbox.claim(ledger, "pacs", 9)) == wanted[2:]
+    assert outbox.claim(ledger, "pacs", 9) == []
+    assert outbox.destinations_due() == ["desk"]
+    assert [row.result.kind for row in outbox.claim(ledger, "desk", 9)] == KINDS
+
+
+@pytest.mark.feature("P36")
+def test_what_was_put_back_goes_before_what_follows_it(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    rows = outbox.claim(ledger, "pacs", 2)
+    outbox.accepted(ledger, rows[0], 0)
+    outbox.put_back(ledger, rows[1:], "offline", first=60, longest=600, jitter=0)
+    assert outbox.claim(ledger, "pacs", 9) == []
+    assert len(outbox.claim(ledger, "desk", 9)) == 5
+    Delivery.update(not_before=0.0).execute()
+    assert ids(outbox.claim(ledger, "pacs", 9)) == ids(to("pacs"))[1:]
+
+
+@pytest.mark.feature("P42")
+@pytest.mark.parametrize("jitter", [0.0, 0.999])
+def test_delays_grow_to_the_longest(ledger: Ledger, waiting: list[Delivery], jitter: float) -> None:
+    delays = []
+    for _ in range(8):
+        rows = outbox.claim(ledger, "pacs", 1)
+        before = time.time()
+        outbox.put_back(ledger, rows, "offline", first=5, longest=100, jitter=jitter)
+        delays.append(to("pacs")[0].not_before - before)
+        Delivery.update(not_before=0.0).execute()
+    wanted = [min(100, 5 * 2**n) * (0.5 + jitter / 2) for n in range(8)]
+    assert delays == pytest.approx(wanted, abs=0.5)
+    Delivery.update(attempt=5000).execute()
+    rows = outbox.claim(ledger, "pacs", 1)
+    outbox.put_back(ledger, rows, "offline", first=5, longest=100, jitter=0)
+    assert to("pacs")[0].not_before < time.time() + 51
+
+
+@pytest.mark.feature("P36")
+def test_processes_that_claim_at_once_get_each_delivery_once(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    answers = in_processes(claim_deliveries, ledger.data_dir, 3)
+    assert sorted(chain.from_iterable(answers)) == ids(to("pacs"))
+    for answer in answers:
+        assert answer == sorted(answer)
+
+
+def test_accepted_and_refused_end_a_delivery_with_their_status(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    one, two, *_ = outbox.claim(ledger, "pacs", 9)
+    outbox.accepted(ledger, one, 0x0111)
+    outbox.refused(ledger, two, "0x0122: SOP class not supported", 0x0122)
+    found = to("pacs")
+    assert (found[0].state, found[0].status) == ("accepted", 0x0111)
+    assert (found[1].state, found[1].status) == ("refused", 0x0122)
+    assert found[0].finished_at is not None
+    assert found[1].reason == "0x0122: SOP class not supported"
+    events = list(audit.events())[-2:]
+    assert [(event["action"], event["outcome"]) for event in events] == [
+        ("delivery.accepted", "success"),
+        ("delivery.refused", "failure"),
+    ]
+    with pytest.raises(StorageError):
+        outbox.accepted(ledger, one, 0)
+    outbox.retry(ledger, two, "admin")
+    assert to("pacs")[1].state == "waiting"
+    assert ids(outbox.claim(ledger, "pacs", 9)) == [two.id]
+
+
+def test_orphans_go_out_again_in_their_order_and_the_old_attempt_is_stale(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    old = outbox.claim(ledger, "pacs", 3)
+    others = outbox.claim(ledger, "desk", 1)
+    assert outbox.return_orphans(ledger, "pacs") == 3
+    assert to("desk")[0].state == "sending"
+    new = outbox.claim(ledger, "pacs", 9)
+    assert ids(new) == ids(to("pacs"))
+    assert [row.attempt for row in new] == [2, 2, 2, 1, 1]
+    with pytest.raises(StaleStateError):
+        outbox.accepted(ledger, old[0], 0)
+    with pytest.raises(StaleStateError):
+        outbox.put_back(ledger, old, "late", first=1, longest=1, jitter=0)
+    assert {row.state for row in to("pacs")} == {"sending"}
+    outbox.accepted(ledger, others[0], 0)
+    assert outbox.return_orphans(ledger) == 5
+    assert outbox.return_orphans(ledger) == 0
+
+
+@pytest.mark.feature("P36")
+def test_a_result_goes_to_a_destination_once(ledger: Ledger, waiting: list[Delivery]) -> None:
+    with pytest.raises(StorageError, match="UNIQUE"), ledger.transaction() as change:
+        outbox.add_deliveries(change, [waiting[0].result], {"pacs": KINDS})
+    with pytest.raises(StorageError, match="UNIQUE"), ledger.transaction() as change:
+        outbox.add_results(change, waiting[0].result.job, [new_result("x"), new_result("x")])
+    assert Delivery.select().count() == 10
+
+
+def test_a_destination_gets_only_the_kinds_it_wants(ledger: Ledger) -> None:
+    (job,) = some_jobs(ledger, 1)
+    rows = ready_job(ledger, job, kinds=["sr", "seg"], destinations=[])
+    assert rows == []
+    with ledger.transaction() as change:
+        outbox.add_deliveries(change, results_of(job), {"pacs": ["seg"], "desk": []})
+    assert [(row.destination, row.result.kind) for row in Delivery.select()] == [("pacs", "seg")]
+    assert outbox.destinations_due() == ["pacs"]
