@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from storage import outbox
@@ -68,8 +68,12 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
         The new job, or None when this very analysis was queued or done already.
     """
     identity = identity_of(request)
-    if Job.get_or_none(Job.identity == identity) is not None:
-        return None
+    while (known := Job.get_or_none(Job.identity == identity)) is not None:
+        if known.state != "superseded":
+            return None
+        # The subject is as it was before something newer came and went: that is a new run.
+        request = replace(request, run_number=request.run_number + 1)
+        identity = identity_of(request)
     earlier = Job.select().where(
         (Job.subject == request.subject)
         & (Job.route == request.route)

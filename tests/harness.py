@@ -147,7 +147,10 @@ class NodeUnderTest:
         """Every process of the node."""
         assert self.process is not None
         listed = subprocess.run(
-            ["ps", "-o", "pid=", "-g", str(self.process.pid)], capture_output=True, text=True
+            ["ps", "-o", "pid=", "-g", str(self.process.pid)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return [int(pid) for pid in listed.stdout.split()]
 
@@ -195,6 +198,7 @@ def medai_node(
     """Run the command line as a user does; fails unless it ends with `check`."""
     done = subprocess.run(
         [sys.executable, "-m", "dicomnode", *arguments],
+        check=False,
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -58,6 +58,8 @@ class Courier:
 
     def deliver(self, stopping: Callable[[], bool]) -> int:
         """Send what is due; gives how many objects were accepted."""
+        # What an unexpected error left under way goes out again; this thread is the only courier.
+        outbox.return_orphans(self._ledger, self._name)
         accepted = 0
         while not stopping():
             rows = outbox.claim(self._ledger, self._name, BATCH)

@@ -34,7 +34,12 @@ NAME = "Surname^Given Middle"
 def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
     before = (root.handlers[:], root.level, sys.excepthook, threading.excepthook)
+    libraries = {name: logging.getLogger(name).level for name in ("pydicom", "pynetdicom")}
+    for name in libraries:
+        logging.getLogger(name).setLevel(logging.NOTSET)
     yield io.StringIO()
+    for name, level in libraries.items():
+        logging.getLogger(name).setLevel(level)
     root.handlers[:], root.level = before[0], before[1]
     sys.excepthook, threading.excepthook = before[2], before[3]
     logging.captureWarnings(False)
