@@ -23,7 +23,7 @@ FOLDER = bundled_models_path() / "xr-quality" / "1.0.0"
 FLAT_SHARE = 0.1  # a row or column is flat whose SD is below this share of the image's
 SAMPLES = 65536.0  # pixels that the percentiles are taken from, about
 MIN_CONTRAST, MAX_CLIPPED, MIN_AREA = 10.0, 40.0, 20.0  # percent
-INVERTED_BY = 0.5  # of the contrast, by which the rim of the field is brighter than its middle
+INVERTED_BY = 0.2  # of the contrast, by which the sides of the field are brighter than its middle
 
 
 @dataclass(frozen=True)
@@ -134,15 +134,16 @@ def _spread(g: Graph, image: str) -> str:
 
 
 def _inverted(g: Graph, inside: str, contrast: str) -> str:
-    """The rim, as shown, is much brighter than the middle: air should be dark, anatomy bright."""
+    """The sides, as shown, are brighter than the middle: air should be dark, anatomy bright."""
     size = g.op("Slice", g.op("Shape", inside), g.whole(2), g.whole(4))
-    thick = g.op("Max", g.op("Div", size, g.whole(16)), g.whole(1))
-    middle = g.op("Slice", inside, thick, g.op("Sub", size, thick), g.whole(2, 3))
+    width = g.op("Gather", size, g.whole(1))
+    thick = g.op("Max", g.op("Div", width, g.whole(8)), g.whole(1))
+    middle = g.op("Slice", inside, thick, g.op("Sub", width, thick), g.whole(3))
     core = g.op("Div", size, g.whole(4))
     center = g.op("Slice", inside, core, g.op("Sub", size, core), g.whole(2, 3))
-    rim_sum = g.op("Sub", _sum(g, inside), _sum(g, middle))
-    rim = g.op("Div", rim_sum, g.op("Sub", _count(g, inside), _count(g, middle)))
-    brighter = g.op("Sub", rim, _mean(g, center))
+    side_sum = g.op("Sub", _sum(g, inside), _sum(g, middle))
+    sides = g.op("Div", side_sum, g.op("Sub", _count(g, inside), _count(g, middle)))
+    brighter = g.op("Sub", sides, _mean(g, center))
     # Lowest value white turns the sign.
     sign = g.op("Sub", g.real(1.0), g.op("Mul", "lowest_is_white", g.real(2.0)))
     limit = g.op("Mul", contrast, g.real(INVERTED_BY / 100.0))
@@ -173,10 +174,11 @@ def _percent(g: Graph, share: str) -> str:
 def phantom(*, inverted: bool) -> Volume:
     """A 12-bit image: a field of rows 20 to 99 and columns 10 to 129 with a bright square in it.
 
-    Outside the field 0; inside 1000, the square 3000, a tenth of the rows of the square at 4095.
+    Outside the field 0; inside 1000 with a few pixels at 0, the square 3000, its first rows 4095.
     """
     pixels = np.zeros((1, 120, 160), np.uint16)
     pixels[0, 20:100, 10:130] = 1000
+    pixels[0, 90:94, 12:32] = 0
     pixels[0, 40:80, 40:100] = 3000
     pixels[0, 40:44, 40:100] = 4095
     return Volume(pixels, "1", None, (None, None, None), (0.0, 4095.0), lowest_is_white=inverted)
@@ -187,7 +189,7 @@ def golden(*, inverted: bool) -> Case:
     field = 80 * 120
     percentages = [
         100.0 * field / (120 * 160),
-        0.0,
+        100.0 * 4 * 20 / field,
         100.0 * 4 * 60 / field,
         100.0 * (3000 - 1000) / 4095,
     ]
