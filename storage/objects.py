@@ -1,11 +1,11 @@
 """Object files on disk: durable before anyone is told of them.
 
-Bytes go to a file of our own name under ``spool/``, are synced, renamed into a folder of
-``objects/`` that this process alone writes, and the folder is synced; only then may a row name
-them. Every process run has a token; its spool folder ``spool/<token>/`` is locked while the run
-lives and its objects lie in ``objects/<token>-<number>/``, at most `FOLDER_FILES` in each. A
-folder that is full and whose files are all accounted for by rows gets an empty file ``closed``, so
-that start-up only looks at folders of runs that ended in mid-work, whatever the clock says.
+Bytes go to a file of our own name under ``spool/``, which is renamed into a folder of ``objects/``
+that this process alone writes; file and folder are synced, and only then may a row name them.
+Every process run has a token; its spool folder ``spool/<token>/`` is locked while the run lives and
+its objects lie in ``objects/<token>-<number>/``, at most `FOLDER_FILES` in each. A folder that is
+full and whose files are all accounted for by rows gets an empty file ``closed``, so that start-up
+only looks at folders of runs that ended in mid-work, whatever the clock says.
 """
 
 from __future__ import annotations
@@ -237,28 +237,34 @@ class Incoming:
             self.fd = -1
 
     def place(self) -> _Folder:
-        """Sync the file and rename it into the run's folder, which the caller then syncs."""
+        """Rename the file into the run's folder and sync it; the caller syncs the folder."""
         folder = self._run.folder()
         name = f"{folder.used:04d}.dcm"
         with storage_errors("keeping an object"):
-            os.fsync(self.fd)
+            # Renamed first: on ext4 one sync of the file then carries its name along, and the
+            # folder's own sync finds little left to do. No row names the file before both.
             os.rename(self.name, name, src_dir_fd=self._run.spool_fd, dst_dir_fd=folder.fd)
+            self.key = f"{folder.name}/{name}"
+            folder.used += 1
+            folder.open_keys.add(self.key)
+            os.fsync(self.fd)
             os.close(self.fd)
         self.fd = -1
-        self.key = f"{folder.name}/{name}"
-        folder.used += 1
-        folder.open_keys.add(self.key)
         return folder
 
     def withdraw(self) -> None:
         """Remove the file wherever it is, after its batch failed."""
-        self.discard()
-        if self.key:
-            folder_name, _, name = self.key.partition("/")
-            folder = self._run.folders[folder_name]
-            os.unlink(name, dir_fd=folder.fd)
-            folder.open_keys.discard(self.key)
-            self.key = ""
+        if not self.key:
+            self.discard()
+            return
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        folder_name, _, name = self.key.partition("/")
+        folder = self._run.folders[folder_name]
+        os.unlink(name, dir_fd=folder.fd)
+        folder.open_keys.discard(self.key)
+        self.key = ""
 
 
 def _write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
@@ -434,9 +440,7 @@ class ObjectStore:
         Raises:
             StorageError: The disk refused.
         """
-        with storage_errors("recovering the object store"):
-            for folder in (self.objects, self.spool):
-                folder.mkdir(mode=0o750, exist_ok=True)
+        with storage_errors("recovering the object store"), self._recovering():
             spooled = sum(_empty_spool(entry) for entry in _folders(self.spool, _TOKEN))
             folders = kept = removed = 0
             for path in _folders(self.objects, _FOLDER):
@@ -445,6 +449,15 @@ class ObjectStore:
                 here, gone = _settle_folder(path, known)
                 folders, kept, removed = folders + 1, kept + here, removed + gone
         return Recovered(folders, kept, removed, spooled)
+
+    @contextmanager
+    def _recovering(self) -> Iterator[None]:
+        """One recovery at a time, over all processes."""
+        for folder in (self.objects, self.spool):
+            folder.mkdir(mode=0o750, exist_ok=True)
+        with (self.data_dir / "recover.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def _folders(parent: Path, pattern: re.Pattern[str]) -> list[Path]:

@@ -32,7 +32,7 @@ from dicomnode.net.link import PeerSocket
 from dicomnode.net.peers import Peers
 from dicomnode.net.slots import AssociationSlots
 from storage.db import Ledger, open_ledger
-from storage.index import close_association, close_lost_associations
+from storage.index import close_association, close_lost_associations, known_keys
 from storage.objects import ObjectStore
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -297,21 +297,25 @@ def run_receiver(
 
     Args:
         settings: The node's settings.
-        data_dir: Its data folder, recovered already.
+        data_dir: Its data folder.
         listener: The listening socket that the receivers share.
         index: Number of this receiver.
         stop: Readable, or closed at the other side, when the receiver is to end.
     """
-
-    def terminate(number: int, frame: object) -> None:
-        raise _TerminatedError
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when all end
-    signal.signal(signal.SIGTERM, terminate)
     ledger = open_ledger(data_dir)
-    close_lost_associations(ledger, receiver_name(index))  # of the process it replaces
+    # What the process that this one replaces left, if it was killed.
+    close_lost_associations(ledger, receiver_name(index))
+    ObjectStore(data_dir).recover(known_keys)
     receiver = Receiver(settings, data_dir, listener, index, ledger=ledger)
     receiver.start()
     with contextlib.suppress(_TerminatedError):
+        signal.signal(signal.SIGTERM, _terminate)
         stop.poll(None)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     receiver.stop(settings.node.drain_seconds)
+
+
+def _terminate(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
+    raise _TerminatedError

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
@@ -110,6 +112,21 @@ def file_facts(path: Path) -> FileFacts:
         raise NotDicomError(f"{path.name} is not a DICOM Part 10 file") from error
 
 
+class _CallingAE(AE):
+    """Keeps hold of its socket: pynetdicom leaves one that could not connect unclosed."""
+
+    raw: socket.socket | None = None
+
+    def _create_socket(self, *arguments: Any) -> Any:
+        wrapper = super()._create_socket(*arguments)
+        self.raw = wrapper.socket
+        return wrapper
+
+    def close(self) -> None:
+        if self.raw is not None:
+            self.raw.close()
+
+
 class Link:
     """An association that this node asked for; `store` sends one file after another."""
 
@@ -179,7 +196,7 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
         PeerError: The peer cannot be reached, rejects, or accepts nothing that was asked for.
     """
     _send_bytes_as_they_are()
-    ae = AE(ae_title=peer.calling_ae)
+    ae = _CallingAE(ae_title=peer.calling_ae)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = CONNECT_SECONDS
@@ -195,8 +212,10 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
             evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: reached.append(True))],
         )
     except OSError as error:
+        ae.close()
         raise PeerError(f"{peer} cannot be reached: {error.strerror or error}") from error
     if not assoc.is_established:
+        ae.close()
         raise PeerError(_why_not(peer, assoc, bool(reached)))
     try:
         yield Link(peer, assoc)
