@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,10 +102,10 @@ def load_series(paths: Sequence[Path]) -> LoadedSeries:
     return LoadedSeries(volume, sorted_headers, sorted_paths, quality.modality)
 
 
-def _voxels(headers: Sequence[Dataset], paths: Sequence[Path]) -> NDArray[np.generic]:
+def _voxels(headers: Sequence[Dataset], paths: Sequence[Path]) -> NDArray[Any]:
     shape = (len(headers), count(headers[0], "Rows") or 0, count(headers[0], "Columns") or 0)
     whole = all(map(_stays_whole, headers))
-    voxels: NDArray[np.generic] = np.empty(shape, np.int16 if whole else np.float32)
+    voxels: NDArray[Any] = np.empty(shape, np.int16 if whole else np.float32)
     for index, (header, path) in enumerate(zip(headers, paths, strict=True)):
         values = _real_world(_stored(path, shape[1:], f"image {index + 1} of {shape[0]}"), header)
         fits = values.min() >= _INT16.min and values.max() <= _INT16.max
@@ -114,10 +115,10 @@ def _voxels(headers: Sequence[Dataset], paths: Sequence[Path]) -> NDArray[np.gen
     return voxels
 
 
-def _stored(path: Path, shape: tuple[int, ...], which: str) -> NDArray[np.generic]:
+def _stored(path: Path, shape: tuple[int, ...], which: str) -> NDArray[Any]:
     """The stored values of one file, ``(rows, columns)``."""
     try:
-        stored: NDArray[np.generic] = pixel_array(path)
+        stored: NDArray[Any] = pixel_array(path)
     except Exception as error:  # decoders of hostile bytes raise what they like
         raise SeriesError("pixel-data", f"the pixels of {which} cannot be decoded") from error
     if stored.shape != shape:
@@ -135,7 +136,7 @@ def _stays_whole(header: Dataset) -> bool:
     return slope.is_integer() and intercept.is_integer() and largest < 2**31
 
 
-def _real_world(stored: NDArray[np.generic], header: Dataset) -> NDArray[np.generic]:
+def _real_world(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
     """Apply the modality LUT (PS3.3 C.11.1)."""
     if value(header, "ModalityLUTSequence") is not None:
         return _lut(stored, header)
@@ -147,7 +148,7 @@ def _real_world(stored: NDArray[np.generic], header: Dataset) -> NDArray[np.gene
     return stored.astype(np.float64) * slope + intercept
 
 
-def _lut(stored: NDArray[np.generic], header: Dataset) -> NDArray[np.generic]:
+def _lut(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
     try:
         return np.asarray(apply_modality_lut(stored, header)).astype(np.float64)
     except Exception as error:  # the table is a peer's, and pydicom takes it as it comes
