@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pydicom.config
 import pytest
 import structlog
 from hypothesis import given, settings
@@ -196,7 +197,10 @@ def test_an_exception_is_shown_without_locals_source_or_quoted_values(events: An
 
 
 @pytest.mark.feature("P40")
-def test_libraries_and_warnings_pass_the_same_way(events: Any) -> None:
+def test_libraries_and_warnings_pass_the_same_way(
+    events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.WARN)
     logging.getLogger("pynetdicom.assoc").info("below the level")
     logging.getLogger("pynetdicom.assoc").warning("peer sent '%s' for %s", "4711", UID)
     with warnings.catch_warnings():
