@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -49,7 +49,7 @@ class NodeState:
         dicom: Address and port of the DICOM listener.
         web: Address and port of HTTP, or None.
         processes: Restarts by process name.
-        failing: Names of processes that are down and wait for their restart.
+        failing: Names of processes that are down, or are being restarted.
     """
 
     pid: int
@@ -82,13 +82,22 @@ def node_state(data_dir: Path) -> NodeState | None:
 
 
 class _Child:
-    """One supervised process; restarted with a growing delay."""
+    """One supervised process; restarted with a growing delay.
 
-    def __init__(self, name: str, start: Callable[[Connection], Any]) -> None:
+    Args:
+        name: Shown in logs, audit and status.
+        start: Starts it with the pipe that tells it to stop; gives the process, and the pipe on
+            which it says that it has begun where it does.
+    """
+
+    def __init__(
+        self, name: str, start: Callable[[Connection], tuple[Any, Connection | None]]
+    ) -> None:
         self.name = name
         self._start = start
         self._stop: Connection | None = None
         self.process: Any = None
+        self.pending: Connection | None = None
         self.restarts = -1
         self.started_at = 0.0
         self.restart_at = 0.0
@@ -96,13 +105,25 @@ class _Child:
 
     def start(self) -> None:
         theirs, self._stop = multiprocessing.Pipe(duplex=False)
-        self.process = self._start(theirs)
+        self.process, self.pending = self._start(theirs)
         theirs.close()
         self.restarts += 1
         self.started_at = time.monotonic()
 
+    def first_word(self) -> Any:
+        """What it said when it had begun, or None when it died before."""
+        pipe, self.pending = self.pending, None
+        if pipe is None:
+            return None
+        with pipe:
+            try:
+                return pipe.recv()
+            except EOFError:
+                return None
+
     def failed(self) -> None:
         """Plan the restart of a process that ended by itself."""
+        self.first_word()
         if time.monotonic() - self.started_at > STEADY_SECONDS:
             self._backoff = FIRST_BACKOFF_SECONDS
         self.restart_at = time.monotonic() + self._backoff
@@ -162,6 +183,7 @@ class Node:
                 self._write_state()
                 for child in self._children:
                     child.start()
+                self._wait_until_begun()
                 state = self._write_state()
                 self._audit(ledger, "node.started", detail={"dicom_port": state.dicom[1]})
                 on_ready(state)
@@ -196,6 +218,8 @@ class Node:
             "jobs_returned": jobs.return_orphans(ledger, crashed=False),
             "deliveries_returned": outbox.return_orphans(ledger),
         }
+        # Whoever starts a node has often just mended what deliveries were waiting for.
+        outbox.try_all_now(ledger)
         if any(counts.values()):
             log.info("node.recovered", **counts)
             self._audit(ledger, "node.recovered", detail=counts)
@@ -207,49 +231,61 @@ class Node:
         if self.settings.web.enabled:
             self._children.append(_Child("web", self._web_process))
 
-    def _receiver(self, number: int) -> Callable[[Connection], Any]:
-        def start(stop: Connection) -> Any:
+    def _receiver(self, number: int) -> Callable[[Connection], tuple[Any, None]]:
+        def start(stop: Connection) -> tuple[Any, None]:
             arguments = (self.settings, self.data_dir, self._listener, number, stop)
-            return self._spawn(f"receiver-{number}", _receiver_main, arguments)
+            return self._spawn(f"receiver-{number}", _receiver_main, arguments), None
 
         return start
 
-    def _worker(self, stop: Connection) -> Any:
-        mine, theirs = self._context.Pipe(duplex=False)
-        process = self._spawn("worker", _worker_main, (self.settings, self.data_dir, stop, theirs))
-        theirs.close()
-        self._answer(mine, "worker")
-        return process
+    def _worker(self, stop: Connection) -> tuple[Any, Connection]:
+        return self._spawn_that_tells("worker", _worker_main, stop)
 
-    def _web_process(self, stop: Connection) -> Any:
-        mine, theirs = self._context.Pipe(duplex=False)
-        process = self._spawn("web", _web_main, (self.settings, self.data_dir, stop, theirs))
-        theirs.close()
-        port = self._answer(mine, "web")
-        if isinstance(port, int):
-            self._web = (self.settings.web.bind, port)
-        return process
+    def _web_process(self, stop: Connection) -> tuple[Any, Connection]:
+        return self._spawn_that_tells("web", _web_main, stop)
 
-    def _answer(self, pipe: Connection, name: str) -> Any:
-        """The first word of a process, or None when it died before it spoke."""
-        with pipe:
-            try:
-                return pipe.recv() if pipe.poll(START_SECONDS) else None
-            except EOFError:
-                log.error("process.failed", process=name, why="it ended while it started")
-                return None
+    def _spawn_that_tells(
+        self, name: str, main: Callable[..., None], stop: Connection
+    ) -> tuple[Any, Connection]:
+        mine, theirs = self._context.Pipe(duplex=False)
+        process = self._spawn(name, main, (self.settings, self.data_dir, stop, theirs))
+        theirs.close()
+        return process, mine
 
     def _spawn(self, name: str, main: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
         process = self._context.Process(target=main, args=arguments, name=name)
         process.start()
         return process
 
+    def _wait_until_begun(self) -> None:
+        """All processes load at the same time; each that tells has then told, or died."""
+        patience = time.monotonic() + START_SECONDS
+        while pending := self._pending():
+            heard = wait([*pending, self._wake_reader], patience - time.monotonic())
+            if not heard or self._wake_reader in heard:
+                return
+            self._hear(pending, heard)
+
+    def _pending(self) -> dict[Connection, _Child]:
+        return {child.pending: child for child in self._children if child.pending is not None}
+
+    def _hear(self, pending: dict[Connection, _Child], heard: Sequence[Any]) -> None:
+        for child in [pending[pipe] for pipe in heard if pipe in pending]:
+            word = child.first_word()
+            if word is None:
+                log.error("process.failed", process=child.name, why="it ended while it started")
+            elif child.name == "web":
+                self._web = (self.settings.web.bind, word)
+
     def _watch(self, ledger: Ledger) -> None:
         while not self._stopping.is_set():
             alive = {child.process.sentinel: child for child in self._children if child.process}
             planned = [child.restart_at for child in self._children if child.process is None]
             pause = max(0.0, min(planned) - time.monotonic()) if planned else None
-            for ready in wait([*alive, self._wake_reader], pause):
+            pending = self._pending()
+            heard = wait([*alive, *pending, self._wake_reader], pause)
+            self._hear(pending, heard)
+            for ready in heard:
                 if isinstance(ready, int) and not self._stopping.is_set():
                     self._note_death(ledger, alive[ready])
             for child in self._children:
@@ -291,7 +327,9 @@ class Node:
             dicom=self._listener.getsockname()[:2],
             web=self._web,
             processes={child.name: max(0, child.restarts) for child in self._children},
-            failing=tuple(child.name for child in self._children if child.process is None),
+            failing=tuple(
+                child.name for child in self._children if child.process is None or child.pending
+            ),
         )
         fresh = self.data_dir / f"{STATE_FILE}.new"
         fresh.write_text(json.dumps(asdict(state)), encoding="utf-8")
@@ -314,6 +352,7 @@ def _listen(bind: str, port: int) -> socket.socket:
     """The DICOM listener; waits a moment for a port that a node just left."""
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
     patience = time.monotonic() + BIND_PATIENCE_SECONDS
+    told = False
     while True:
         try:
             return socket.create_server((bind, port), family=family, backlog=BACKLOG)
@@ -322,6 +361,9 @@ def _listen(bind: str, port: int) -> socket.socket:
                 raise UsageError(
                     f"cannot listen on {bind} port {port}: {error.strerror}"
                 ) from error
+            if not told:
+                log.warning("port.busy", port=port, waiting_seconds=BIND_PATIENCE_SECONDS)
+                told = True
             time.sleep(0.2)
 
 

@@ -51,7 +51,7 @@ def rule_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
 
 def model_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
     """Routes that name a model which is not there."""
-    from dicomnode.work.worker import make_registry  # noqa: PLC0415
+    from dicomnode.work.models import make_registry  # noqa: PLC0415
 
     registry = make_registry(settings)
     for number, route in enumerate(settings.routes):

@@ -91,7 +91,7 @@ def explain(paths: Paths, config: ConfigFile = None, as_json: AsJson = False) ->
     """Dry run: the series found, their quality, each rule and why it matched or not."""
     from dicomnode.results.provenance import made_here  # noqa: PLC0415
     from dicomnode.series.explain import explain as explain_files  # noqa: PLC0415
-    from dicomnode.work.worker import make_registry  # noqa: PLC0415
+    from dicomnode.work.models import make_registry  # noqa: PLC0415
 
     settings = read_settings(config)
     found = explain_files(paths, settings.routes, make_registry(settings), made_here)
@@ -115,13 +115,13 @@ def infer(
 
     from dicomnode.results.provenance import Provenance  # noqa: PLC0415
     from dicomnode.results.uids import result_uid  # noqa: PLC0415
+    from dicomnode.work.models import make_engine, make_registry  # noqa: PLC0415
     from dicomnode.work.pipeline import (  # noqa: PLC0415
         analyse,
         model_facts,
         picture,
         software_version,
     )
-    from dicomnode.work.worker import make_engine, make_registry  # noqa: PLC0415
 
     settings = read_settings(config)
     registry = make_registry(settings)

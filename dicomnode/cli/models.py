@@ -23,7 +23,7 @@ _COLUMNS = ("model", "status", "basis", "modality", "results", "description")
 @app.command("list")
 def list_models(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List the models; those that are faulty are told on standard error."""
-    from dicomnode.work.worker import make_registry  # noqa: PLC0415
+    from dicomnode.work.models import make_registry  # noqa: PLC0415
 
     registry = make_registry(read_settings(config))
     rows = [
@@ -58,7 +58,7 @@ def verify(
 ) -> None:
     """Check every file's SHA-256 and run the golden cases."""
     from ai.golden import verify as run_golden_cases  # noqa: PLC0415
-    from dicomnode.work.worker import make_engine, make_registry  # noqa: PLC0415
+    from dicomnode.work.models import make_engine, make_registry  # noqa: PLC0415
 
     settings = read_settings(config)
     registry = make_registry(settings)

@@ -42,7 +42,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show whether the node runs, what it holds, and what is wrong."""
     from dicomnode.node import node_state  # noqa: PLC0415
     from dicomnode.web.service import problems  # noqa: PLC0415
-    from dicomnode.work.worker import is_paused  # noqa: PLC0415
+    from dicomnode.work.switches import is_paused  # noqa: PLC0415
     from storage import overview  # noqa: PLC0415
 
     settings, ledger = open_data(config)
@@ -243,7 +243,7 @@ def retry_delivery(
 
 def pause(config: ConfigFile = None) -> None:
     """Stop AI; receiving and delivering go on."""
-    from dicomnode.work.worker import set_paused  # noqa: PLC0415
+    from dicomnode.work.switches import set_paused  # noqa: PLC0415
 
     _, ledger = open_data(config)
     set_paused(ledger, True, operator())
@@ -252,7 +252,7 @@ def pause(config: ConfigFile = None) -> None:
 
 def resume(config: ConfigFile = None) -> None:
     """Start AI again."""
-    from dicomnode.work.worker import set_paused  # noqa: PLC0415
+    from dicomnode.work.switches import set_paused  # noqa: PLC0415
     from storage.nudge import nudge  # noqa: PLC0415
 
     _, ledger = open_data(config)

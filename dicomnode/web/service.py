@@ -32,7 +32,7 @@ def problems(settings: Settings, data_dir: Path) -> list[str]:
     except MedAIError as error:
         found.append(str(error))
     state = json.loads((data_dir / "node.json").read_text(encoding="utf-8"))
-    found += [f"process {name} is down and will be restarted" for name in state["failing"]]
+    found += [f"process {name} is down and is being restarted" for name in state["failing"]]
     return found
 
 

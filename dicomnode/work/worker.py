@@ -18,9 +18,7 @@ from types import FrameType
 import structlog
 from pydicom.uid import ExplicitVRLittleEndian
 
-from ai.engine import Engine
-from ai.registry import Registry, bundled_models_path
-from ai.session import SessionCache
+from ai.registry import Registry
 from config.errors import (
     GateError,
     InferenceError,
@@ -34,8 +32,10 @@ from config.schema import Settings
 from dicomnode.results.provenance import Provenance
 from dicomnode.work.assembler import Assembler
 from dicomnode.work.delivery import Courier
+from dicomnode.work.models import make_engine, make_registry
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
-from storage import jobs, outbox, overview
+from dicomnode.work.switches import is_paused, node_id
+from storage import jobs, outbox
 from storage.db import Ledger, open_ledger, process_name
 from storage.nudge import Nudged, nudge
 from storage.objects import ObjectStore
@@ -46,35 +46,6 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 LEASE_SECONDS = 60.0
-NODE_ID = "node_id"
-PAUSED = "paused"
-
-
-def node_id(ledger: Ledger) -> str:
-    """The id of this node, made at its first start; part of every job's identity."""
-    return overview.fact_once(ledger, NODE_ID, str(uuid.uuid4()))
-
-
-def is_paused() -> bool:
-    """Whether a person stopped AI."""
-    return overview.fact(PAUSED) == "yes"
-
-
-def set_paused(ledger: Ledger, paused: bool, actor: str) -> None:
-    """Stop AI or let it run again; receiving goes on either way."""
-    overview.set_fact(ledger, PAUSED, "yes" if paused else "no")
-    with ledger.transaction() as change:
-        change.audit("ai.paused" if paused else "ai.resumed", object="process:node", actor=actor)
-
-
-def make_registry(settings: Settings) -> Registry:
-    """The bundled models and the site's own."""
-    return Registry([bundled_models_path(), settings.models.path])
-
-
-def make_engine(settings: Settings, registry: Registry) -> Engine:
-    """Runs models with one runtime thread for each thread that runs jobs."""
-    return Engine(registry, SessionCache(settings.models.providers, 1))
 
 
 def provenance_of(job: Job, settings: Settings, ledger: Ledger, registry: Registry) -> Provenance:
