@@ -8,17 +8,17 @@ lone sender so pays no thread switch, and many share one another's waits.
 
 from __future__ import annotations
 
-import logging
+import fcntl
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from config.errors import MedAIError
 from storage.db import Ledger
 from storage.index import Arrival, Kept, known_keys, record_arrivals
 from storage.objects import Incoming, ObjectStore
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -48,6 +48,8 @@ class GroupCommit:
         self._waiting: list[_Waiter] = []
         self._led = False
         self._doubtful: list[str] = []
+        path = store.data_dir / "commit.lock"
+        self._turn_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def commit(self, incoming: Incoming, arrival_of: Callable[[str], Arrival]) -> Kept:
         """Make one object durable and record it; returns when both are done.
@@ -98,10 +100,10 @@ class GroupCommit:
     def _commit(self, batch: list[_Waiter]) -> None:
         self._store.keep([waiter.incoming for waiter in batch])
         keys = [waiter.incoming.key for waiter in batch]
+        arrivals = [waiter.arrival_of(waiter.incoming.key) for waiter in batch]
         try:
-            results = record_arrivals(
-                self._ledger, [waiter.arrival_of(waiter.incoming.key) for waiter in batch]
-            )
+            with self._turn():
+                results = record_arrivals(self._ledger, arrivals)
         except BaseException:
             # Whether the commit took place may be unknown: the files stay until the rows can be
             # asked. Nobody was told that they are stored.
@@ -116,6 +118,19 @@ class GroupCommit:
             self._on_kept()
         if self._doubtful:
             self._settle_doubtful()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Queue with the other receivers: SQLite would sleep for milliseconds instead."""
+        fcntl.flock(self._turn_fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn_fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the lock's file."""
+        os.close(self._turn_fd)
 
     def _settle_doubtful(self) -> None:
         """The database answers again: remove files of failed commits that no row names."""

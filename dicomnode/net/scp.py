@@ -248,6 +248,7 @@ class Receiver:
             if not self._server.wait_until_quiet(PARTING_SECONDS):
                 self._part()
         self._slots.close()
+        self.intake.commits.close()
         self.store.close()
 
     def _part(self) -> None:

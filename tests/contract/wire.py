@@ -120,12 +120,16 @@ class Wire:
         calling: str = "TESTER",
     ) -> Self:
         wire = cls.connect(port)
-        wire.sock.sendall(associate_rq(called, calling, contexts))
-        kind, content = wire.read()
+        try:
+            wire.sock.sendall(associate_rq(called, calling, contexts))
+            kind, content = wire.read()
+            assert kind in (0x02, 0x03), f"PDU type {kind}"
+        except BaseException:
+            wire.sock.close()
+            raise
         if kind == 0x03:
             wire.rejected = (content[1], content[2], content[3])
         else:
-            assert kind == 0x02, f"PDU type {kind}"
             wire._read_accepted(content)
         return wire
 
