@@ -60,7 +60,7 @@ def write_sample_study(folder: Path) -> list[Path]:
     return write_images(images, folder)
 
 
-def write_sample_radiograph(folder: Path) -> Path:
+def write_sample_radiograph(folder: Path) -> list[Path]:
     """Write the radiograph: a frontal view computed from the CT, 480 × 512, 12 bits, MONOCHROME1.
 
     Args:
@@ -83,7 +83,7 @@ def write_sample_radiograph(folder: Path) -> Path:
     image.PlateID = ""
     image.ImagerPixelSpacing = [f"{STEP_MM / 10:g}", f"{SPACING_MM / 2:g}"]
     set_pixels(image, stored, bits_stored=12, photometric="MONOCHROME1")
-    return write_images([image], folder)[0]
+    return write_images([image], folder)
 
 
 def thorax_phantom(
