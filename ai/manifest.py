@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -239,8 +239,17 @@ def parse_manifest(text: str, where: str = "model.toml") -> Manifest:
         return Manifest.model_validate(raw)
     except ValidationError as error:
         lines = key_lines(text)
-        faults = [fault for entry in error.errors() for fault in _faults(entry, lines, where)]
+        entries = [entry for entry in error.errors() if not _echo(entry, error.errors())]
+        faults = [fault for entry in entries for fault in _faults(entry, lines, where)]
         raise ManifestError(faults) from error
+
+
+def _echo(entry: Any, entries: Sequence[Any]) -> bool:
+    # pydantic drops a faulty element and then finds the array too short as well.
+    path = entry["loc"]
+    return entry["type"] == "too_short" and any(
+        len(other["loc"]) > len(path) and other["loc"][: len(path)] == path for other in entries
+    )
 
 
 def _faults(entry: Any, lines: Mapping[Path, int], where: str) -> Iterator[Fault]:
