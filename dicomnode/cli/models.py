@@ -82,7 +82,9 @@ def verify(
             for case in report.cases:
                 verdict = "as expected" if not case.problems else "; ".join(case.problems)
                 say(f"{report.reference} {case.name}: {verdict}")
+            if not report.cases:
+                complain(f"{report.reference} has no golden case")
     for reference, error in registry.faults.items():
         complain(f"{reference}: {error}")
-    if registry.faults or any(case.problems for report in reports for case in report.cases):
+    if registry.faults or not all(report.passed for report in reports):
         raise typer.Exit(1)

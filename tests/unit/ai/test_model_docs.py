@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ai.engine import Engine
+from ai.manifest import Input, Manifest, Normalisation
+from ai.outputs import (
+    EvaluationTable,
+    FindingTable,
+    Intensity,
+    Labels,
+    MeasurementTable,
+    Output,
+    Score,
+    SegmentTable,
+)
+from ai.registry import Registry
+from ai.session import SessionCache
+from ai.types import Volume
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs/model-packages.md").read_text("utf-8")
+
+
+def block(language: str) -> str:
+    found = re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def run(folder: Path, *arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], cwd=folder, check=True, timeout=120)
+
+
+@pytest.mark.feature("F04", "F06", "F25")
+def test_the_worked_example_is_a_package_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    folder = tmp_path / "chest-example" / "1.0.0"
+    folder.mkdir(parents=True)
+    run(folder, "-c", block("python"))
+    (folder / "model.toml").write_text(block("toml"), "utf-8")
+    run(tmp_path, *block("sh").split()[1:])
+    registry = Registry([tmp_path])
+    assert registry.faults == {}
+    package = registry.find("chest-example@1.0.0")
+    bright = np.full((1, 300, 200), 200, np.uint8)
+    volume = Volume(bright, "1", None, (None, None, None), (0.0, 255.0))
+    assert package.accepts(volume, "DX") is None
+    answer = Engine(registry, SessionCache(("cpu",), 1)).run(package, {"image": volume})
+    (finding,) = answer.findings
+    assert finding.name == "opacity"
+    mean = 200 / 255 * 2 - 1
+    assert finding.confidence.value == pytest.approx(1 / (1 + np.exp(-4 * mean)), abs=1e-5)
+    assert finding.confidence.basis == "model"
+    assert not finding.needs_review
+
+
+def test_every_key_of_the_format_is_on_the_page() -> None:
+    tables = (
+        Manifest, Input, Normalisation, Output, Labels, SegmentTable, Intensity,
+        Score, FindingTable, MeasurementTable, EvaluationTable,
+    )  # fmt: skip
+    missing = [
+        f"{table.__name__}.{key}"
+        for table in tables
+        for key in table.model_fields
+        if not re.search(rf"\b{key}\b", PAGE)
+    ]
+    assert missing == []
