@@ -58,6 +58,29 @@ def test_what_is_sent_is_stored_byte_for_byte(node: Node, syntax: str) -> None:
     assert node.outcomes() == ["released"]
 
 
+@pytest.mark.feature("P03", "P05")
+@ON_ONE_NODE
+@given(
+    syntax=st.sampled_from(SYNTAXES),
+    private=st.binary(max_size=3000),
+    rows=st.integers(1, 40),
+    piece=st.integers(20, 20_000),
+)
+def test_any_object_comes_back_identical(
+    node: Node, syntax: str, private: bytes, rows: int, piece: int
+) -> None:
+    uid = f"1.8.{len(node.rows())}"
+    coding = Coding(syntax)
+    elements = parts(coding, sop_instance=uid, rows=rows)
+    elements["private"] = coding.element(0x00091001, "OB", private)
+    data = coding.finish(b"".join(elements.values()))
+    with Wire.associate(node.port, [(1, CT, (syntax,))]) as wire:
+        assert wire.store(data, uid, piece=piece).status == 0
+        wire.release()
+    key = node.rows()[-1]["object_key"]
+    assert node.receiver.store.path(key).read_bytes().endswith(data)
+
+
 @pytest.mark.feature("P26")
 def test_an_association_is_covered_in_the_audit_chain(node: Node) -> None:
     with Wire.associate(node.port) as wire:
