@@ -102,6 +102,18 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
     return row
 
 
+def current_jobs_of(series: Series) -> list[Job]:
+    """The jobs of a series whose word counts or is still to come, oldest first."""
+    return list(
+        Job.select()
+        .where(
+            (Job.series == series)
+            & Job.state.in_(["queued", "running", "validating", "ready", "failed"])
+        )
+        .order_by(Job.id)
+    )
+
+
 def supersede(change: Change, job: Job, reason: str) -> None:
     """Replace a job; a bundle of which nothing was sent yet is not sent any more."""
     if job.state == "ready":

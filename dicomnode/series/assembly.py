@@ -7,6 +7,7 @@ nothing, for the first fifty of two hundred slices are even too.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -104,7 +105,9 @@ def completeness(
     if evidence.forced:
         return Complete("forced", f"taken by hand with {received}{short}")
     patience = min(quiet_seconds, give_up_seconds) if calm else give_up_seconds
-    return Waiting(evidence.last_object + patience, _why(evidence, patience) + short)
+    # Of doubles this large the sum can round down to the very moment of judging.
+    until = max(evidence.last_object + patience, math.nextafter(now, math.inf))
+    return Waiting(until, _why(evidence, patience) + short)
 
 
 def _why(evidence: Evidence, patience: float) -> str:

@@ -262,7 +262,8 @@ def _kind(key: str) -> str | None:
     if key in FACTS:
         return FACTS[key]
     tag = tag_for_keyword(key) if key else None
-    if tag is None:
+    # Command sets and file meta information (PS3.7, PS3.10 7.1) are no part of the data set.
+    if tag is None or tag >> 16 < 0x0008:
         return None
     vr = dictionary_VR(tag)
     if vr in _VALUELESS_VRS:

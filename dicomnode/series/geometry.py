@@ -23,6 +23,7 @@ COSINE_TOLERANCE = 1e-3
 SAME_PLACE_MM = 0.01
 STEP_TOLERANCE = 0.05  # of the usual step, and at least STEP_TOLERANCE_MM
 STEP_TOLERANCE_MM = 0.02  # positions are often written with two decimals
+DRIFT_TOLERANCE = 0.25  # of the mean step, of any slice from its place in an even stack
 SHIFT_TOLERANCE_MM = 0.1
 TILT_TOLERANCE_DEGREES = 0.1
 GAP = 1.5  # steps
@@ -251,7 +252,20 @@ def _steps(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> list[
                 f"{steps[first]:.2f} mm where {usual:.2f} mm is usual",
             )
         )
+    if not reasons:
+        reasons += _drift(positions @ normal)
     return reasons + _shear(positions, normal)
+
+
+def _drift(depths: NDArray[np.float64]) -> list[Reason]:
+    """Whether steps that are each near enough add up to slices that lie elsewhere."""
+    even = np.linspace(depths[0], depths[-1], len(depths))
+    farthest = float(abs(depths - even).max())
+    if farthest <= DRIFT_TOLERANCE * (depths[-1] - depths[0]) / (len(depths) - 1):
+        return []
+    return [
+        Reason("uneven-spacing", f"a slice lies {farthest:.2f} mm off its place in an even stack")
+    ]
 
 
 def _shear(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> list[Reason]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 
 import pydicom
@@ -66,7 +66,7 @@ def value(header: Dataset, keyword: str) -> object:
     """
     try:
         found: object = header.get(keyword)
-        empty = found is None or (isinstance(found, str | bytes | list | MultiValue) and not found)
+        empty = found is None or (isinstance(found, Sized) and len(found) == 0)
     except Exception as error:  # see read_header; values are parsed when first asked for
         raise MalformedError(f"{keyword} cannot be read") from error
     return None if empty else found

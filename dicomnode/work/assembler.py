@@ -13,16 +13,16 @@ from pydicom import Dataset
 
 from ai.package import Package
 from ai.registry import Registry
-from config.errors import InputError
+from config.errors import InputError, MedAIError, StorageError
 from config.schema import RouteSettings, Settings
 from dicomnode.results.provenance import made_here
 from dicomnode.series.assembly import Complete, Evidence, Verdict, completeness
-from dicomnode.series.explain import explain_unit, units_of
+from dicomnode.series.explain import UnitExplanation, explain_unit, units_of
 from dicomnode.series.headers import read_header, text
 from dicomnode.series.quality import assess, is_single_image
 from dicomnode.work.revisions import Difference, compare
 from storage import index, jobs
-from storage.db import Ledger
+from storage.db import Change, Ledger
 from storage.jobs import JobRequest
 from storage.objects import ObjectStore
 from storage.records import Instance, Series
@@ -31,6 +31,11 @@ log = structlog.get_logger(__name__)
 
 BATCH = 200
 LONGEST_PAUSE = 60.0
+
+_CONTRADICTS = {
+    Difference.PIXELS: "its pixels differ from those first received under its UID",
+    Difference.PLACE: "its SOP class, study or series is not the one first received under its UID",
+}
 
 
 class Assembler:
@@ -57,6 +62,7 @@ class Assembler:
         self._store = store
         self._registry = registry
         self._node_id = node_id
+        self._gaps: dict[str, tuple[tuple[int, float], bool]] = {}
 
     def step(self) -> tuple[int, float]:
         """Do what can be done now.
@@ -74,7 +80,11 @@ class Assembler:
     def _index(self) -> bool:
         rows = index.unindexed(BATCH)
         read: list[index.Indexed] = []
+        batch: set[str] = set()
         for row in rows:
+            if row.sop_instance_uid in batch:
+                break  # compared with its predecessor when that one has its place
+            batch.add(row.sop_instance_uid)
             try:
                 header = read_header(self._store.path(row.object_key))
                 if not self._supersedes(row):
@@ -97,15 +107,15 @@ class Assembler:
         """Whether a newly received version is to take its place in the series.
 
         The same SOP instance may come again in another transfer syntax (dropped), with corrected
-        attributes (it replaces the first) or with other pixels (quarantined: one of the two is
-        wrong, and a UID must not name both).
+        attributes (it replaces the first), or with other pixels or in another series (quarantined:
+        one of the two is wrong, and a UID must not name both).
         """
         earlier = index.indexed_version(row.sop_instance_uid)
         if earlier is None:
             return True
         difference = compare(self._store.path(earlier.object_key), self._store.path(row.object_key))
-        if difference is Difference.PIXELS:
-            self._quarantine(row, "its pixels differ from those first received under its UID")
+        if difference in _CONTRADICTS:
+            self._quarantine(row, _CONTRADICTS[difference])
             return False
         with self._ledger.transaction() as change:
             if difference is Difference.NONE:
@@ -122,19 +132,36 @@ class Assembler:
     def _judge(self) -> tuple[int, float]:
         again = time.time() + LONGEST_PAUSE
         queued = 0
-        for series in index.open_series():
-            verdict = self._verdict(series)
-            if isinstance(verdict, Complete):
-                queued += self._route(series, verdict)
-            else:
-                again = min(again, verdict.until)
+        waiting = index.open_series()
+        for series in waiting:
+            try:
+                verdict = self._verdict(series)
+                if isinstance(verdict, Complete):
+                    queued += self._route(series, verdict)
+                else:
+                    again = min(again, verdict.until)
+            except StorageError as error:
+                log.error("series.fault", why=str(error))
+            except Exception as error:  # what is wrong with one series must not hold up the others
+                if not isinstance(error, MedAIError):
+                    log.exception("series.crashed")
+                self._skip(series, error)
+        self._gaps = {row.get_id(): gap for row in waiting if (gap := self._gaps.get(row.get_id()))}
         return queued, again
+
+    def _skip(self, series: Series, error: Exception) -> None:
+        known = isinstance(error, MedAIError)
+        why = str(error) if known else f"unexpected {type(error).__name__}"
+        with self._ledger.transaction() as change:
+            change.move(series, "complete", reason="taken as it is")
+            change.move(series, "skipped", reason=f"It could not be judged: {why}")
 
     def _verdict(self, series: Series) -> Verdict:
         uid = series.series_instance_uid
         evidence = Evidence(
             received=series.instances,
-            last_object=series.last_object_at,
+            # Whose association broke off calls again to send the rest: its silence begins then.
+            last_object=max(series.last_object_at, index.last_broken_off(uid)),
             open_associations=index.open_associations_of(uid),
             single_image=series.single_image,
             forced=series.forced,
@@ -143,10 +170,18 @@ class Assembler:
         verdict = completeness(evidence, time.time(), *limits)
         if isinstance(verdict, Complete) and verdict.reason == "quiet":
             # The headers are read only now, when a gap could still change the verdict.
-            _, headers, _ = self._members(series)
-            gap = assess(headers).has_gap
+            gap = self._has_gap(series)
             verdict = completeness(replace(evidence, gap=gap), time.time(), *limits)
         return verdict
+
+    def _has_gap(self, series: Series) -> bool:
+        """Whether slices are missing; judged once for what has come so far, not at every step."""
+        so_far = (series.instances, series.last_object_at)
+        known = self._gaps.get(series.get_id())
+        if known is None or known[0] != so_far:
+            _, headers, _ = self._members(series)
+            known = self._gaps[series.get_id()] = (so_far, assess(headers).has_gap)
+        return known[1]
 
     def _members(self, series: Series) -> tuple[list[Instance], list[Dataset], list[Path]]:
         rows = index.current_instances(series.series_instance_uid)
@@ -163,6 +198,7 @@ class Assembler:
         with self._ledger.transaction() as change:
             change.move(series, "complete", reason=f"{verdict.reason}: {verdict.evidence}")
             queued = 0
+            self._supersede_unasked(change, series, units)
             for unit in units:
                 members = [by_path[path] for path in unit.unit.files]
                 for run in unit.runs:
@@ -181,6 +217,20 @@ class Assembler:
                 why = "; ".join(dict.fromkeys(unit.outcome for unit in units))
                 change.move(series, "skipped", reason=why, explanation=explanation)
         return queued
+
+    @staticmethod
+    def _supersede_unasked(
+        change: Change, series: Series, units: Sequence[UnitExplanation]
+    ) -> None:
+        """Take back what was said of the series before and is not asked of it any more.
+
+        After a late object or a correction a series may no longer be sound or match the route;
+        what was made of it as it was must not go out.
+        """
+        asked = {(unit.unit.subject, route.name) for unit in units for route, _ in unit.runs}
+        for job in jobs.current_jobs_of(series):
+            if (job.subject, job.route) not in asked:
+                jobs.supersede(change, job, "the series as it is now does not go to this model")
 
     def _request(
         self,
@@ -205,7 +255,8 @@ class Assembler:
 
     def _quiet_seconds(self, series_instance_uid: str) -> float:
         calling_ae = index.calling_ae_of(series_instance_uid)
-        for peer in self._settings.peers:
-            if peer.ae_title == calling_ae and peer.quiet_seconds is not None:
-                return peer.quiet_seconds
+        for title in (calling_ae, "*"):
+            for peer in self._settings.peers:
+                if peer.ae_title == title and peer.quiet_seconds is not None:
+                    return peer.quiet_seconds
         return self._settings.series.quiet_seconds

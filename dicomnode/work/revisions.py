@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -11,16 +12,21 @@ from pydicom.pixels.utils import pixel_array
 
 from config.errors import MalformedError
 
-# What an encoding is free to say in its own way (PS3.5 8.2): not content.
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+# What an encoding is free to say in its own way (PS3.5 8.2): not content. The colour space is so
+# only of colour: MONOCHROME1 and MONOCHROME2 mean different images.
 _OF_THE_ENCODING = frozenset(
     {
-        "PhotometricInterpretation",
+        *_PIXELS,
         "PlanarConfiguration",
         "SpecificCharacterSet",
         "NumberOfFrames",
+        "DataSetTrailingPadding",
     }
 )
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_SHAPE = ("Rows", "Columns", "SamplesPerPixel", "PixelRepresentation")
+_SAME_OBJECT = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
 class Difference(Enum):
@@ -29,6 +35,7 @@ class Difference(Enum):
     NONE = "none"  # the same content, in another transfer syntax or encoding
     ATTRIBUTES = "attributes"  # the same pixels under other attributes
     PIXELS = "pixels"
+    PLACE = "place"  # another SOP class, study or series
 
 
 def compare(first: Path, second: Path) -> Difference:
@@ -39,9 +46,11 @@ def compare(first: Path, second: Path) -> Difference:
     """
     try:
         before, after = dcmread(first), dcmread(second)
+        if any(before.get(keyword) != after.get(keyword) for keyword in _SAME_OBJECT):
+            return Difference.PLACE
         if not _same_pixels(first, second, before, after):
             return Difference.PIXELS
-        same = _attributes(before) == _attributes(after)
+        same = _content(before) == _content(after)
     except Exception as error:  # decoders of hostile bytes raise what they like
         raise MalformedError("the two versions of this object cannot be compared") from error
     return Difference.NONE if same else Difference.ATTRIBUTES
@@ -49,9 +58,11 @@ def compare(first: Path, second: Path) -> Difference:
 
 def _same_pixels(first: Path, second: Path, before: Dataset, after: Dataset) -> bool:
     keywords = [keyword for keyword in _PIXELS if keyword in before or keyword in after]
+    if any((keyword in before) != (keyword in after) for keyword in keywords):
+        return False
     if not keywords:
         return True
-    if any((keyword in before) != (keyword in after) for keyword in keywords):
+    if any(before.get(keyword) != after.get(keyword) for keyword in _SHAPE):
         return False
     if before.file_meta.TransferSyntaxUID == after.file_meta.TransferSyntaxUID and all(
         before[keyword].value == after[keyword].value for keyword in keywords
@@ -60,9 +71,15 @@ def _same_pixels(first: Path, second: Path, before: Dataset, after: Dataset) -> 
     return bool(np.array_equal(pixel_array(first), pixel_array(second)))
 
 
-def _attributes(dataset: Dataset) -> Dataset:
-    kept = Dataset()
-    for element in dataset:
-        if element.keyword not in _PIXELS and element.keyword not in _OF_THE_ENCODING:
-            kept.add(element)
-    return kept
+def _content(dataset: Dataset) -> dict[int, Any]:
+    """Tag → value. Value representations are left out: implicit VR does not carry them."""
+    colour = (dataset.get("SamplesPerPixel") or 1) > 1
+    return {
+        int(element.tag): [_content(item) for item in element.value]
+        if element.VR == "SQ"
+        else element.value
+        for element in dataset
+        if element.tag.element != 0  # group lengths (PS3.5 7.2)
+        and element.keyword not in _OF_THE_ENCODING
+        and not (colour and element.keyword == "PhotometricInterpretation")
+    }
