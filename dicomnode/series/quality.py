@@ -22,7 +22,7 @@ GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 MAX_VOXELS = 1 << 31
 MAX_RESCALE = 1e9
 
-# PS3.3 A.36, A.38, A.53, A.54, A.70-A.73 and others: one object holds many frames, whose geometry
+# PS3.3 A.36, A.38, A.70, A.71 and others: one object holds many frames, whose geometry
 # is in functional groups.
 ENHANCED = frozenset(
     {
