@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from ai.engine import Engine
 from ai.package import Package
+from ai.tables import Number, Table
 from ai.types import Answer, Finding, Volume
 from config.errors import InferenceError, ModelFileError
 
@@ -44,6 +47,14 @@ class Case:
     findings: Sequence[Mapping[str, Any]]
     voxels: float
     relative: float
+
+
+class _Expected(Table):
+    name: str
+    confidence: Number | None
+    measurements: tuple[Number, ...]
+    evaluations: tuple[str, ...]
+    region: tuple[tuple[Number, Number], ...] | None
 
 
 @dataclass(frozen=True)
@@ -148,11 +159,17 @@ def _read(package: Package, name: str) -> Case:
             name=stem.removeprefix("golden/"),
             volume=volume,
             labels=held.get("labels"),
-            findings=expected["findings"],
+            findings=[
+                _Expected.model_validate(entry).model_dump(mode="json")
+                for entry in expected["findings"]
+            ],
             voxels=float(expected["tolerance"]["voxels"]),
             relative=float(expected["tolerance"]["relative"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (
+        *(KeyError, TypeError, ValueError, IndexError, EOFError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         reference = package.manifest.reference
         raise ModelFileError(f"{stem} of {reference} is no golden case: {error}") from error
 

@@ -231,7 +231,9 @@ def parse_manifest(text: str, where: str = "model.toml") -> Manifest:
     """
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Beside its own errors tomllib raises these for numbers of thousands of digits and for
+        # values nested as deeply.
         line = re.search(r"line (\d+)", str(error))
         place = f"{where}:{line[1]}" if line else where
         raise ManifestError([Fault(place, "-", "no TOML", str(error))]) from error

@@ -32,6 +32,8 @@ _DERIVATIONS = {
     "max": Code("56851009", "SCT", "Maximum"),
     "sd": Code("386136009", "SCT", "Standard Deviation"),
 }
+# A sigmoid in single precision may give 1.0000001, one in half precision 1.001.
+_ROUNDING = 1e-3
 _VOLUME = Code("118565006", "SCT", "Volume")
 _ML = Code("mL", "UCUM", "mL")
 
@@ -77,7 +79,7 @@ def label_block(
     if len(scores) <= max(entry.source_channel for entry in segments):
         raise InferenceError(f"{spec.tensor} has {len(scores)} channels, too few for its segments")
     scores = activate(scores.astype(np.float32), spec.activation, axis=0)
-    if scores.min() < 0 or scores.max() > 1:
+    if scores.min() < -_ROUNDING or scores.max() > 1 + _ROUNDING:
         raise InferenceError(f"{spec.tensor} holds values that are no probabilities")
     if spec.select == "argmax":
         numbers = np.zeros(len(scores), np.uint8)
@@ -166,7 +168,8 @@ def _measurements(plan: Plan, tally: Tally, number: int) -> tuple[Measurement, .
     if tally.output.volume and voxel is not None:
         made.append(Measurement(_VOLUME, int(tally.count[number]) * voxel, _ML))
     if tally.output.intensity is not None:
-        unit = Code(plan.volume.units, "UCUM", _UNIT_NAMES.get(plan.volume.units, "no units"))
+        units = plan.volume.units
+        unit = Code(units, "UCUM", _UNIT_NAMES.get(units, units))
         for kind in tally.output.intensity.statistics:
             value = tally.statistic(number, kind)
             made.append(Measurement(tally.output.intensity.name, value, unit, _DERIVATIONS[kind]))
@@ -245,9 +248,9 @@ def _at(values: Floats, index: int) -> float:
 
 def _probability(values: Floats, index: int, activation: Activation) -> float:
     value = _at(activate(values, activation, axis=0), index)
-    if not 0 <= value <= 1:
+    if not -_ROUNDING <= value <= 1 + _ROUNDING:
         raise InferenceError(f"the probability {value:g} lies outside 0 to 1")
-    return value
+    return min(max(value, 0.0), 1.0)
 
 
 def _measured(tensors: Mapping[str, NDArray[Any]], spec: MeasurementTable) -> Measurement:

@@ -209,17 +209,18 @@ def _check_names(
 
 def _blank(session: ort.InferenceSession, spec: Input) -> Tensors:
     """Zeros that the graph takes, for its first run, in which the runtime sets itself up."""
-    smallest = -(-32 // spec.multiple_of) * spec.multiple_of
-    axes = dict.fromkeys("DHW", smallest) | {"N": 1, "C": spec.channels}
+    many = spec.multiple_of
+    # Nothing but the size of an image is taken from the graph: what else it wants, and was not
+    # declared so, is found here and not at the first study.
+    axes = {"N": spec.batch if spec.apply == "slices" else 1, "C": spec.channels}
     if spec.size is not None:
-        many = spec.multiple_of
         sizes = [-(-n // many) * many for n in spec.size]
         axes |= dict(zip("DHW"[3 - spec.axes :], sizes, strict=True))
     feeds: Tensors = {}
     for entry in session.get_inputs():
         if entry.name == spec.tensor:
             shape = [
-                n if isinstance(n, int) else axes[letter]
+                axes.get(letter, n if isinstance(n, int) else -(-32 // many) * many)
                 for n, letter in zip(entry.shape, spec.layout, strict=True)
             ]
             feeds[entry.name] = np.zeros(shape, np.float32)

@@ -21,6 +21,7 @@ from ai.types import Volume
 
 FOLDER = bundled_models_path() / "xr-quality" / "1.0.0"
 FLAT_SHARE = 0.1  # a row or column is flat whose SD is below this share of the image's
+FLAT_SD = 1e-5  # or below this share of the value range: rounding gives constant rows some
 SAMPLES = 65536.0  # pixels that the percentiles are taken from, about
 MIN_CONTRAST, MAX_CLIPPED, MIN_AREA = 10.0, 40.0, 20.0  # percent
 INVERTED_BY = 0.2  # of the contrast, by which the sides of the field are brighter than its middle
@@ -79,7 +80,7 @@ def graph() -> bytes:
 def _field(g: Graph, share: str) -> _Field:
     """First and last row and column that are not flat; the whole image where all are."""
     total = g.op("Sqrt", _mean(g, _squared(g, share, _mean(g, share))))
-    limit = g.op("Mul", total, g.real(FLAT_SHARE))
+    limit = g.op("Max", g.op("Mul", total, g.real(FLAT_SHARE)), g.real(FLAT_SD))
     ends, last, founds = [], [], []
     for axis, other in ((2, 3), (3, 2)):
         mean = g.op("ReduceMean", share, g.whole(other), keepdims=1)
