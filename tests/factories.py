@@ -10,12 +10,14 @@ files of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    UID,
     BasicTextSRStorage,
     ComputedRadiographyImageStorage,
     CTImageStorage,
@@ -24,6 +26,7 @@ from pydicom.uid import (
     EnhancedCTImageStorage,
     MRImageStorage,
     SecondaryCaptureImageStorage,
+    SegmentationStorage,
     UltrasoundImageStorage,
     UltrasoundMultiFrameImageStorage,
 )
@@ -100,8 +103,8 @@ def ct_series(
     return images
 
 
-def ct_series_200(*, seed: int = 0) -> list[Dataset]:
-    """A CT of 200 × 512 × 512, 0.7 mm × 0.7 mm × 1 mm, of a thorax with noise: 105 MB."""
+def ct_series_200(folder: Path, *, seed: int = 0) -> list[Path]:
+    """Write a CT of 200 × 512 × 512, 0.7 mm × 0.7 mm × 1 mm, the noisy sample thorax: 105 MB."""
     voxels = thorax_phantom(200, 512, noise=12.0)
     images = []
     for index, plane in enumerate(voxels):
@@ -116,7 +119,7 @@ def ct_series_200(*, seed: int = 0) -> list[Dataset]:
         image.RescaleType = "HU"
         set_pixels(image, (plane + 1024).astype(np.uint16), bits_stored=12)
         images.append(image)
-    return images
+    return write(images, folder)
 
 
 def mr_series(
@@ -280,6 +283,26 @@ def structured_report(*, seed: int = 0) -> Dataset:
     sentence.TextValue = "Synthetic."
     report.ContentSequence = [sentence]
     return report
+
+
+def segmentation(*, seed: int = 0) -> Dataset:
+    """What tells a segmentation from an image, its SOP class, without its modules: not valid."""
+    image = image_header(SegmentationStorage, "SEG", f"study {seed}", f"seg/{seed}", seed + 1)
+    image.ImageType = ["DERIVED", "PRIMARY"]
+    image.SegmentationType = "FRACTIONAL"
+    pixels = (_pixels(seed, 2, 16, 20) >> 4).astype(np.uint8)
+    set_pixels(image, pixels, bits_stored=8)
+    return image
+
+
+def encoded(image: Dataset, transfer_syntax_uid: str) -> Dataset:
+    """The same image in another transfer syntax, little endian or losslessly compressed."""
+    other = deepcopy(image)
+    if UID(transfer_syntax_uid).is_compressed and not UID(transfer_syntax_uid).is_deflated:
+        other.compress(transfer_syntax_uid, generate_instance_uid=False)
+    else:
+        other.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    return other
 
 
 def shuffled(images: Sequence[Dataset], seed: int) -> list[Dataset]:
