@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -28,6 +29,20 @@ ORIENTATIONS = ("axial", "coronal", "sagittal", "oblique")
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
+# Projection radiographs: what a detector delivers for presentation is processed and therefore
+# DERIVED\PRIMARY by right (PS3.3 C.8.11.1.1.1, C.8.11.7.1.4), so that value 1 says nothing.
+_RADIOGRAPHS = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography
+        "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray, for presentation
+        "1.2.840.10008.5.1.4.1.1.1.1.1",  # for processing
+        "1.2.840.10008.5.1.4.1.1.1.2",  # Digital Mammography X-Ray, for presentation
+        "1.2.840.10008.5.1.4.1.1.1.2.1",  # for processing
+        "1.2.840.10008.5.1.4.1.1.1.3",  # Digital Intra-Oral X-Ray, for presentation
+        "1.2.840.10008.5.1.4.1.1.1.3.1",  # for processing
+    }
+)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -41,7 +56,8 @@ class Facts:
             not say or differ.
         contrast: A contrast agent is named.
         localizer: At least one image is a scout.
-        derived: At least one image is derived, secondary or a secondary capture.
+        derived: At least one image is derived (but for radiographs), secondary or a secondary
+            capture.
     """
 
     headers: tuple[Dataset, ...]
@@ -98,9 +114,7 @@ def _plain(entry: object) -> str | int | float:
     if isinstance(entry, int):
         return int(entry)
     # pydicom's DS is a float or a Decimal, by configuration.
-    if hasattr(entry, "original_string") and not isinstance(entry, str):
-        return float(str(entry))
-    return float(entry) if isinstance(entry, float) else str(entry).strip()
+    return float(entry) if isinstance(entry, float | Decimal) else str(entry).strip()
 
 
 def _frames(header: Dataset) -> int:
@@ -136,7 +150,7 @@ def _is_derived(header: Dataset) -> bool:
     except MalformedError:
         return False
     return (
-        kinds[:1] == ("DERIVED",)
+        (kinds[:1] == ("DERIVED",) and sop_class not in _RADIOGRAPHS)
         or kinds[1:2] == ("SECONDARY",)
         or sop_class == _SECONDARY_CAPTURE
         or sop_class.startswith(f"{_SECONDARY_CAPTURE}.")
