@@ -230,7 +230,7 @@ def parse_manifest(text: str, where: str = "model.toml") -> Manifest:
         ManifestError: With every fault found, each with its line where one can be told.
     """
     try:
-        raw = tomllib.loads(text)
+        raw, lines = tomllib.loads(text), key_lines(text)
     except (ValueError, RecursionError) as error:
         # Beside its own errors tomllib raises these for numbers of thousands of digits and for
         # values nested as deeply.
@@ -240,7 +240,6 @@ def parse_manifest(text: str, where: str = "model.toml") -> Manifest:
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
-        lines = key_lines(text)
         entries = [entry for entry in error.errors() if not _echo(entry, error.errors())]
         faults = [fault for entry in entries for fault in _faults(entry, lines, where)]
         raise ManifestError(faults) from error
