@@ -7,7 +7,6 @@ nothing, for the first fifty of two hundred slices are even too.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 
@@ -87,15 +86,16 @@ def completeness(
         return Complete("count", f"{received} came, as {evidence.expected_source} announced")
     if received > 0 and evidence.single_image:
         return Complete("single-image", "each object of this kind is complete by itself")
-    silence = now - evidence.last_object
+    # The sum, as in `Waiting.until`: of times this large the difference rounds differently.
+    quiet, give_up = evidence.last_object + quiet_seconds, evidence.last_object + give_up_seconds
     calm = evidence.open_associations == 0 and not evidence.gap
-    if calm and silence >= quiet_seconds:
+    if calm and now >= quiet:
         return Complete(
             "quiet",
             f"{received} came, every association is released and "
             f"nothing came for {quiet_seconds:g} s{short}",
         )
-    if silence >= give_up_seconds:
+    if now >= give_up:
         gap = ", slices are missing" if evidence.gap else ""
         return Complete(
             "timeout",
@@ -105,9 +105,7 @@ def completeness(
     if evidence.forced:
         return Complete("forced", f"taken by hand with {received}{short}")
     patience = min(quiet_seconds, give_up_seconds) if calm else give_up_seconds
-    # Of doubles this large the sum can round down to the very moment of judging.
-    until = max(evidence.last_object + patience, math.nextafter(now, math.inf))
-    return Waiting(until, _why(evidence, patience) + short)
+    return Waiting(evidence.last_object + patience, _why(evidence, patience) + short)
 
 
 def _why(evidence: Evidence, patience: float) -> str:
