@@ -49,6 +49,7 @@ class NodeState:
         dicom: Address and port of the DICOM listener.
         web: Address and port of HTTP, or None.
         processes: Restarts by process name.
+        pids: Process ids by process name, of those that live.
         failing: Names of processes that are down, or are being restarted.
     """
 
@@ -57,6 +58,7 @@ class NodeState:
     dicom: tuple[str, int]
     web: tuple[str, int] | None
     processes: dict[str, int] = field(default_factory=dict)
+    pids: dict[str, int] = field(default_factory=dict)
     failing: tuple[str, ...] = ()
 
 
@@ -327,6 +329,7 @@ class Node:
             dicom=self._listener.getsockname()[:2],
             web=self._web,
             processes={child.name: max(0, child.restarts) for child in self._children},
+            pids={child.name: child.process.pid for child in self._children if child.process},
             failing=tuple(
                 child.name for child in self._children if child.process is None or child.pending
             ),

@@ -332,6 +332,23 @@ def open_associations_of(series_instance_uid: str) -> int:
     )
 
 
+def last_broken_off(series_instance_uid: str) -> float:
+    """When an association that carried the series last ended without its release, or 0.
+
+    For one that the node itself lost by dying this is the moment it was up again.
+    """
+    moment = (
+        SeriesAssociation.select(fn.MAX(Association.closed_at))
+        .join(Association)
+        .where(
+            (SeriesAssociation.series_instance_uid == series_instance_uid)
+            & (Association.outcome != "released")
+        )
+        .scalar()
+    )
+    return float(moment or 0.0)
+
+
 def calling_ae_of(series_instance_uid: str) -> str | None:
     """The AE title that last sent objects of the series."""
     row = (

@@ -6,9 +6,12 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +67,15 @@ retry_max_seconds = 1
 """
 
 
+LEFT_TO_DO = """\
+SELECT (SELECT count(*) FROM instance WHERE state = 'stored') AS instances,
+       (SELECT count(*) FROM series WHERE state IN ('receiving', 'complete', 'reopened')) AS series,
+       (SELECT count(*) FROM job WHERE state IN ('queued', 'running', 'validating')) AS jobs,
+       (SELECT count(*) FROM delivery WHERE state IN ('waiting', 'sending')) AS deliveries,
+       (SELECT count(*) FROM association WHERE closed_at IS NULL) AS associations
+"""
+
+
 def routes_to(port: int, ae_title: str = "STANDIN") -> str:
     """The routes of the shipped file, with a destination on a loopback port."""
     return ROUTES.format(ae_title=ae_title, port=port)
@@ -75,13 +87,20 @@ class NodeUnderTest:
     Args:
         folder: Holds settings, data folder and log.
         more: TOML after the first tables: routes, destinations, peers.
-        quiet: ``series.quiet_seconds``.
-        port: DICOM port; 0 takes a free one.
+        settings: As `write_settings` takes them.
     """
 
-    def __init__(
+    def __init__(self, folder: Path, more: str = "", **settings: float) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "medai_node.toml"
+        self.data_dir = folder / "data"
+        self.log = folder / "node.log"
+        self.process: subprocess.Popen[str] | None = None
+        self.write_settings(more, **settings)
+
+    def write_settings(
         self,
-        folder: Path,
         more: str = "",
         *,
         quiet: float = 0.5,
@@ -89,17 +108,12 @@ class NodeUnderTest:
         receivers: int = 1,
         min_free: int = 0,
     ) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self.config = folder / "medai_node.toml"
+        """Write the settings file anew; taken up at the next start."""
         self.config.write_text(
             SETTINGS.format(
                 port=port, receivers=receivers, min_free=min_free, quiet=quiet, more=more
             )
         )
-        self.data_dir = folder / "data"
-        self.log = folder / "node.log"
-        self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> NodeUnderTest:
         self.start()
@@ -142,17 +156,32 @@ class NodeUnderTest:
         """The node as a peer to call."""
         return Peer(self.state.ae_title, *self.state.dicom, "TESTER")
 
-    @property
-    def pids(self) -> list[int]:
-        """Every process of the node."""
-        assert self.process is not None
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "-g", str(self.process.pid)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return [int(pid) for pid in listed.stdout.split()]
+    def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """Rows of the node's database, read from beside it, without the node's own code."""
+        database = sqlite3.connect(f"file:{self.data_dir / 'medai.sqlite'}?mode=ro", uri=True)
+        database.row_factory = sqlite3.Row
+        with contextlib.closing(database):
+            return [dict(row) for row in database.execute(sql, values)]
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body that the node answers over HTTP."""
+        web = self.state.web
+        assert web is not None
+        try:
+            with urllib.request.urlopen(f"http://{web[0]}:{web[1]}{path}", timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as answer:
+            with answer:
+                return answer.code, answer.read().decode()
+
+    def at_rest(self) -> bool:
+        """Whether everything received was answered, run and sent."""
+        (left,) = self.rows(LEFT_TO_DO)
+        return not any(left.values())
+
+    def kill_process(self, name: str) -> None:
+        """SIGKILL one process of the node by its name, ``worker`` say."""
+        os.kill(self.state.pids[name], signal.SIGKILL)
 
     def kill(self) -> None:
         """SIGKILL the whole node, all its processes at once."""
@@ -180,7 +209,7 @@ class NodeUnderTest:
         return json.loads(self.command(*arguments, "--json", check=None).stdout)
 
     def wait_until(
-        self, look: Callable[[], T | None], what: str, seconds: float = 60.0, pause: float = 0.1
+        self, look: Callable[[], T | None], what: str, seconds: float = 60.0, pause: float = 0.05
     ) -> T:
         """Ask again and again until something is true; fails with the log when it never is."""
         patience = time.monotonic() + seconds

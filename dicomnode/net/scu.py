@@ -113,7 +113,7 @@ def file_facts(path: Path) -> FileFacts:
 
 
 class _CallingAE(AE):
-    """Keeps hold of its socket: pynetdicom leaves one that could not connect unclosed."""
+    """Keeps hold of its socket: pynetdicom leaves one that could not connect, or was cut, open."""
 
     raw: socket.socket | None = None
 
@@ -219,11 +219,13 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
         raise PeerError(_why_not(peer, assoc, bool(reached)))
     try:
         yield Link(peer, assoc)
+        if assoc.is_established:
+            assoc.release()
     except BaseException:
         assoc.abort()
         raise
-    if assoc.is_established:
-        assoc.release()
+    finally:
+        ae.close()
 
 
 def _send_bytes_as_they_are() -> None:

@@ -62,7 +62,8 @@ class StandInPacs:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.shutdown()
+        if self._server is not None:
+            self._server.shutdown()
 
     def _store(self, event: evt.Event) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
@@ -74,6 +75,13 @@ class StandInPacs:
                 path.write_bytes(event.encoded_dataset())
             self._changed.notify_all()
         return status
+
+    def break_off(self) -> None:
+        """Stop listening and abort what is under way, as a PACS that goes down does."""
+        server, self._server = self._server, None
+        server.shutdown()
+        for assoc in server.active_associations:
+            assoc.abort()
 
     def wait_for(self, count: int, seconds: float) -> bool:
         """Wait until that many different instances are here."""
