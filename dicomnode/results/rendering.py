@@ -20,9 +20,11 @@ from dicomnode.results.provenance import plain
 
 NOTICE: Final = "AI output - not for diagnosis without validation"
 
-_PANEL: Final = 360  # longer side of an image on the canvas, in pixels
-_MARGIN: Final = 22
-_LINE: Final = 14
+_PANEL: Final = 420  # longer side of an image on the canvas, in pixels
+_MARGIN: Final = 28
+_LINE: Final = 22
+_FONT: Final = ImageFont.load_default(15)
+_BARS_MM: Final = (500, 200, 100, 50, 20, 10, 5, 2, 1)
 _CT_WINDOW: Final = (-160.0, 240.0)  # HU, soft tissue
 _PALETTE: Final = (
     (255, 90, 60),
@@ -34,6 +36,7 @@ _PALETTE: Final = (
 )
 _WEAKEST: Final = 0.25
 _STRONGEST: Final = 0.55
+_REGION_FILL: Final = 0.25  # what a polygon says is its border: the image inside stays readable
 
 Mask = NDArray[np.bool_]
 Pixels = NDArray[np.uint8]
@@ -49,6 +52,7 @@ class Panel:
         plain: ``(rows, columns, 3)``, the source alone.
         annotated: The same with what was found.
         regions: Drawn pixels ``(rows, columns)`` by the finding's index in the answer.
+        pixels_per_mm: How long a millimetre is on it, None where the source does not say.
     """
 
     title: str
@@ -56,6 +60,7 @@ class Panel:
     plain: Pixels
     annotated: Pixels
     regions: dict[int, Mask]
+    pixels_per_mm: float | None = None
 
 
 def annotated_png(volume: Volume, answer: Answer, caption: str) -> bytes:
@@ -110,11 +115,15 @@ def _grey(cut: NDArray[Any], window: tuple[float, float], inverted: bool) -> Pix
 
 
 def _fullest(labels: Any, axis: int, length: int) -> int:
-    # The cut with most labelled voxels, the middle one where there are none.
+    # The cut that shows most of every segment, however small; the middle one where there are none.
     if labels is None or not labels.any():
         return length // 2
     others = tuple(each for each in range(3) if each != axis)
-    return int(np.argmax(np.count_nonzero(labels, axis=others)))
+    shown = np.zeros(length)
+    for number in np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1:
+        areas = np.count_nonzero(labels == number, axis=others)
+        shown += areas / areas.max()
+    return int(np.argmax(shown))
 
 
 def _slices_to_show(volume: Volume, answer: Answer) -> list[int]:
@@ -162,11 +171,17 @@ def _panel(
         if mask is None or not mask.any():
             continue
         mask = mask[::-1] if flip else mask
-        _paint(annotated, mask, color_of(answer, number), strength_of(answer.findings[number]))
+        finding = answer.findings[number]
+        fill = _REGION_FILL if finding.region is not None else 1.0
+        _paint(annotated, mask, color_of(answer, number), strength_of(finding), fill)
         regions[number] = mask
     name = "slice" if axis == 0 else "across slices, row"
-    title = f"{name} {index + 1} of {volume.voxels.shape[axis]}"
-    return Panel(title, _sides(volume), plain_image, annotated, regions)
+    count = volume.voxels.shape[axis]
+    title = f"{name} {index + 1} of {count}" if max(axis, count - 1) else "image"
+    known = all(volume.spacing[each] for each in range(3) if each != axis)
+    return Panel(
+        title, _sides(volume), plain_image, annotated, regions, float(scale) if known else None
+    )
 
 
 def _points_down(volume: Volume) -> bool:
@@ -215,10 +230,13 @@ def strength_of(finding: Finding) -> float:
     return _WEAKEST + (_STRONGEST - _WEAKEST) * min(1.0, max(0.0, value))
 
 
-def _paint(image: Pixels, mask: Mask, color: tuple[int, int, int], strength: float) -> None:
+def _paint(
+    image: Pixels, mask: Mask, color: tuple[int, int, int], strength: float, fill: float
+) -> None:
     tint = np.array(color, np.float32)
-    image[mask] = (image[mask] * (1 - strength) + tint * strength).astype(np.uint8)
-    outline = mask & ~_eroded(mask)
+    outline = mask & ~(_eroded(mask) if fill == 1.0 else _eroded(_eroded(mask)))
+    shade = strength * fill
+    image[mask] = (image[mask] * (1 - shade) + tint * shade).astype(np.uint8)
     edge = 0.4 + strength
     image[outline] = (image[outline] * (1 - edge) + tint * edge).astype(np.uint8)
 
@@ -246,31 +264,70 @@ def _sides(volume: Volume) -> tuple[str, str]:
 
 def _compose(panels: Sequence[Panel], answer: Answer, caption: str) -> Image.Image:
     across = min(3, len(panels))
-    down = -(-len(panels) // across)
-    cell = _PANEL + 2 * _MARGIN
-    legend = [
-        (color_of(answer, number), f"{finding.name}: {finding.type.meaning}")
-        for number, finding in enumerate(answer.findings)
-    ]
-    width = max(across * cell, 420)
-    head = 2 * _LINE + 10
-    height = head + down * cell + len(legend) * _LINE + 10
-    canvas = Image.new("RGB", (width, height))
+    lines = [panels[start : start + across] for start in range(0, len(panels), across)]
+    heights = [max(panel.annotated.shape[0] for panel in line) for line in lines]
+    entries = [_legend(finding) for finding in answer.findings]
+    words = max((_FONT.getlength(plain(each)) for each in (caption, NOTICE, *entries)), default=0.0)
+    width = max(across * (_PANEL + 2 * _MARGIN), round(words) + 3 * _MARGIN)
+    # Above each image its title, below it the bar.
+    frame = 3 * _LINE
+    legend = 2 * _LINE + sum(heights) + frame * len(lines) + _LINE
+    canvas = Image.new("RGB", (width, legend + len(entries) * _LINE + _LINE // 2))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default_imagefont()
-    draw.text((6, 4), plain(caption), fill=(255, 255, 255), font=font)
-    draw.text((6, 4 + _LINE), NOTICE, fill=(255, 190, 60), font=font)
-    for number, panel in enumerate(panels):
-        left = (number % across) * cell + _MARGIN
-        top = head + (number // across) * cell + _MARGIN
-        rows, columns = panel.annotated.shape[:2]
-        canvas.paste(Image.fromarray(panel.annotated), (left, top))
-        draw.text((left, top - _LINE), panel.title, fill=(200, 200, 200), font=font)
-        middle = top + rows // 2
-        draw.text((left - _LINE, middle), panel.sides[0], fill=(255, 255, 255), font=font)
-        draw.text((left + columns + 5, middle), panel.sides[1], fill=(255, 255, 255), font=font)
-    for number, (color, text) in enumerate(legend):
-        top = head + down * cell + number * _LINE
-        draw.rectangle((6, top + 2, 16, top + 10), fill=color)
-        draw.text((22, top), plain(text), fill=(220, 220, 220), font=font)
+    _write(draw, (_MARGIN, 8), caption, (255, 255, 255))
+    _write(draw, (_MARGIN, 8 + _LINE), NOTICE, (255, 190, 60))
+    top = 2 * _LINE + 8
+    for line, height in zip(lines, heights, strict=True):
+        for number, panel in enumerate(line):
+            columns = panel.annotated.shape[1]
+            left = number * (_PANEL + 2 * _MARGIN) + _MARGIN + (_PANEL - columns) // 2
+            _place(canvas, draw, panel, (left, top + _LINE + 4))
+        top += height + frame
+    for number, entry in enumerate(entries):
+        top = legend + number * _LINE
+        draw.rectangle((_MARGIN, top + 3, _MARGIN + 14, top + 17), fill=color_of(answer, number))
+        _write(draw, (_MARGIN + 24, top), entry, (225, 225, 225))
     return canvas
+
+
+def _place(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, corner: tuple[int, int]
+) -> None:
+    """One image with title, side marks and scale bar around it."""
+    left, top = corner
+    rows, columns = panel.annotated.shape[:2]
+    canvas.paste(Image.fromarray(panel.annotated), corner)
+    _write(draw, (left, top - _LINE), panel.title, (200, 200, 200))
+    middle = top + rows // 2
+    _write(draw, (left - 9, middle), panel.sides[0], (255, 255, 255), "rm")
+    _write(draw, (left + columns + 9, middle), panel.sides[1], (255, 255, 255), "lm")
+    length = next(
+        (each for each in _BARS_MM if each * (panel.pixels_per_mm or 0) <= columns / 3), None
+    )
+    if panel.pixels_per_mm is None or length is None:
+        return
+    end, bar = left + round(length * panel.pixels_per_mm), top + rows + _LINE // 2
+    draw.line((left, bar, end, bar), fill=(200, 200, 200), width=2)
+    for place in (left, end):
+        draw.line((place, bar - 4, place, bar + 4), fill=(200, 200, 200), width=2)
+    words = f"{length // 10} cm" if length >= 10 else f"{length} mm"
+    _write(draw, (end + 9, bar), words, (200, 200, 200), "lm")
+
+
+def _legend(finding: Finding) -> str:
+    kind = finding.type.meaning
+    name = kind if kind.lower() == finding.name.lower() else f"{finding.name}: {kind}"
+    if not finding.measurements:
+        return name
+    first = finding.measurements[0]
+    return f"{name}, {first.name.meaning.lower()} {first.value:.4g} {first.unit.value}"
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    words: str,
+    color: tuple[int, int, int],
+    anchor: str = "la",
+) -> None:
+    draw.text(place, plain(words), fill=color, font=_FONT, anchor=anchor)
