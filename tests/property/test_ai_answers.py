@@ -16,6 +16,7 @@ from ai.manifest import Input
 from ai.models.build_ct_tissue import BONE_FROM, GAS_BELOW
 from ai.models.graph import Graph
 from ai.package import Package, read_package
+from ai.preprocess import plan
 from ai.registry import Registry, bundled_models_path
 from ai.seal import sealed
 from ai.session import SessionCache
@@ -106,6 +107,34 @@ def test_labels_come_back_exactly_on_the_image_s_own_grid(
         voxel = float(np.prod([step or 0.0 for step in volume.spacing]))
         assert ml == pytest.approx(np.count_nonzero(above) * voxel / 1000)
         assert mean == pytest.approx(volume.voxels[above].mean())
+
+
+@pytest.mark.feature("F04")
+@settings(max_examples=100, deadline=None)
+@given(volume=placed(), code=st.sampled_from(CODES))
+def test_each_axis_of_the_tensor_runs_towards_the_side_that_is_asked_for(
+    volume: Volume, code: str
+) -> None:
+    towards = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
+    spec = {
+        "role": "image",
+        "primary": True,
+        "tensor": "x",
+        "modality": ["CT"],
+        "units": "[hnsf'U]",
+        "dimensions": "3D",
+        "layout": "NDHW",
+        "orientation": code,
+    }
+    assert volume.affine is not None
+    index = np.indices(volume.voxels.shape).reshape(3, -1)
+    places = volume.affine[:3, :3] @ index  # x, y, z of each voxel in LPS
+    for axis, letter in enumerate(code):
+        component, sign = towards[letter]
+        along = (sign * places[component]).reshape(volume.voxels.shape).astype(np.float32)
+        made = plan(Input.model_validate(spec), dataclasses.replace(volume, voxels=along))
+        (tensor,) = made.tensor(0, made.shape[0])
+        assert (np.diff(tensor, axis=axis) > 0).all()
 
 
 @st.composite
