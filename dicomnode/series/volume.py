@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
@@ -118,7 +119,8 @@ def _voxels(headers: Sequence[Dataset], paths: Sequence[Path]) -> NDArray[Any]:
 def _stored(path: Path, shape: tuple[int, ...], which: str) -> NDArray[Any]:
     """The stored values of one file, ``(rows, columns)``."""
     try:
-        stored: NDArray[Any] = pixel_array(path)
+        # Given a path, pydicom's `pixel_array` cannot find the pixels of a deflated data set.
+        stored: NDArray[Any] = pixel_array(dcmread(path))
     except Exception as error:  # decoders of hostile bytes raise what they like
         raise SeriesError("pixel-data", f"the pixels of {which} cannot be decoded") from error
     if stored.shape != shape:

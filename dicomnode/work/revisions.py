@@ -48,7 +48,7 @@ def compare(first: Path, second: Path) -> Difference:
         before, after = dcmread(first), dcmread(second)
         if any(before.get(keyword) != after.get(keyword) for keyword in _SAME_OBJECT):
             return Difference.PLACE
-        if not _same_pixels(first, second, before, after):
+        if not _same_pixels(before, after):
             return Difference.PIXELS
         same = _content(before) == _content(after)
     except Exception as error:  # decoders of hostile bytes raise what they like
@@ -56,7 +56,7 @@ def compare(first: Path, second: Path) -> Difference:
     return Difference.NONE if same else Difference.ATTRIBUTES
 
 
-def _same_pixels(first: Path, second: Path, before: Dataset, after: Dataset) -> bool:
+def _same_pixels(before: Dataset, after: Dataset) -> bool:
     keywords = [keyword for keyword in _PIXELS if keyword in before or keyword in after]
     if any((keyword in before) != (keyword in after) for keyword in keywords):
         return False
@@ -68,7 +68,7 @@ def _same_pixels(first: Path, second: Path, before: Dataset, after: Dataset) -> 
         before[keyword].value == after[keyword].value for keyword in keywords
     ):
         return True
-    return bool(np.array_equal(pixel_array(first), pixel_array(second)))
+    return bool(np.array_equal(pixel_array(before), pixel_array(after)))
 
 
 def _content(dataset: Dataset) -> dict[int, Any]:
