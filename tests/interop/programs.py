@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Any
 
 SECONDS = 30.0
+NO_DELAY = {"TCP_NODELAY": "1"}
+"""The environment in which DCMTK sends and answers without Nagle's algorithm."""
 
 
 def run(
@@ -52,7 +54,7 @@ def dcmsend(port: int, *folders: Path, called_ae: str = "MEDAI", no_delay: bool 
         no_delay: Without Nagle's algorithm; the Debian default is with it.
     """
     command = ["dcmsend", "-v", "-aec", called_ae, "-aet", "DCMTK", "--decompress-never", "+sd"]
-    env = {**os.environ, **({"TCP_NODELAY": "1"} if no_delay else {})}
+    env = {**os.environ, **(NO_DELAY if no_delay else {})}
     senders = [
         subprocess.Popen(
             [*command, "127.0.0.1", str(port), str(folder)],
@@ -79,6 +81,8 @@ def _free_ports(count: int) -> Iterator[list[int]]:
 class Program:
     """A server in a process group of its own; its output goes to ``folder/NAME.log``."""
 
+    env: Mapping[str, str] = {}
+
     def __init__(self, folder: Path, ae_title: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -98,7 +102,12 @@ class Program:
     def __enter__(self) -> Any:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+                self.command(),
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+                env={**os.environ, **self.env},
             )
         try:
             wait_until(self.is_up, f"{self.ae_title} answers")
@@ -122,8 +131,9 @@ class Program:
 class StoreScp(Program):
     """DCMTK's ``storescp``: one file a C-STORE, so that an object sent twice is two files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, no_delay: bool = False) -> None:
         super().__init__(folder, "STORESCP")
+        self.env = NO_DELAY if no_delay else {}
         self._received = folder / "received"
         self._received.mkdir()
 
