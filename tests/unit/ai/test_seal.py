@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tomllib
@@ -9,12 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ai.engine import Engine
-from ai.golden import read_cases, verify
-from ai.models import build_xr_quality
 from ai.package import Package, read_package
 from ai.seal import main, renew
-from config.errors import ModelFileError
 
 PackageMaker = Callable[..., Package]
 
@@ -71,35 +66,3 @@ def test_what_is_wrong_is_told_in_sentences_and_the_others_are_sealed(
     assert "absent" in done.stderr
     assert "faulty/1.0.0/model.toml:3: seller: found an unknown key" in done.stderr
     assert main([]) == 2
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda golden: (golden / "upright.npz").write_bytes(b"no arrays"),
-        lambda golden: (golden / "upright.npz").write_bytes(b"PK\x03\x04 and nothing more"),
-        lambda golden: (golden / "upright.json").write_text("no JSON"),
-        lambda golden: (golden / "upright.json").write_text("[]"),
-        lambda golden: (golden / "upright.json").unlink(),
-        lambda golden: drop(golden / "upright.json", "evaluations"),
-        lambda golden: drop(golden / "upright.json", "name"),
-    ],
-    ids=["no zip", "half a zip", "no JSON", "a list", "missing", "no evaluations", "no name"],
-)
-def test_a_file_that_is_no_golden_case_is_a_fault_of_the_package(
-    tmp_path: Path, engine: Engine, spoil: Callable[[Path], object]
-) -> None:
-    folder = tmp_path / "xr-quality" / "1.0.0"
-    build_xr_quality.build(folder)
-    spoil(folder / "golden")
-    package = renew(folder, folder)
-    with pytest.raises(ModelFileError, match=r"upright"):
-        read_cases(package)
-    with pytest.raises(ModelFileError):
-        verify(package, engine)
-
-
-def drop(path: Path, key: str) -> None:
-    case = json.loads(path.read_text("utf-8"))
-    del case["findings"][0][key]
-    path.write_text(json.dumps(case), "utf-8")

@@ -1,0 +1,111 @@
+"""Answers of whole runs, from the image to ordered findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from ai.engine import Engine
+from ai.models.graph import Graph
+from ai.package import Package
+from ai.types import Confidence, Volume
+
+PackageMaker = Callable[..., Package]
+VolumeMaker = Callable[..., Volume]
+SHAPE = ("N", 1, "H", "W")
+CODES = 'category = ["85756007", "SCT", "Tissue"]\ntype = ["3138006", "SCT", "Bone"]'
+
+PROBABILITIES = f"""\
+[output]
+task = "segmentation"
+
+[output.labels]
+tensor = "y"
+layout = "NCHW"
+encoding = "channels"
+select = "threshold"
+confidence = "mean"
+
+[[output.segment]]
+number = 7
+label = "likely"
+channel = 0
+threshold = 0.25
+color = [1, 2, 3]
+description = "One."
+severity = 1.0
+{CODES}
+"""
+
+
+@pytest.mark.feature("P07", "P11")
+@pytest.mark.parametrize("size", ["", "size = [9, 15]\n"])
+def test_a_segment_is_as_sure_as_its_voxels_are_and_padding_counts_for_nothing(
+    make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine, size: str
+) -> None:
+    g = Graph("probability")
+    g.named("Identity", ["x"], ["y"])
+    graph = g.serialized([("x", TensorProto.FLOAT, SHAPE)], [("y", TensorProto.FLOAT, SHAPE)])
+    spec = (
+        'dimensions = "2D"\napply = "slices"\nbatch = 2\nlayout = "NCHW"\n'
+        f"multiple_of = 8\npad_value = 1.0\n{size}"
+    )
+    package = make_package(graph, basis="trained", input=spec, output=PROBABILITIES)
+    voxels = np.zeros((3, 3, 5), np.float32)
+    voxels[:2] = 0.5
+    voxels[2] = 0.75
+    voxels[:, :, 0] = 0.125
+    answer = engine.run(package, {"image": make_volume(voxels)})
+    assert answer.labels is not None
+    assert set(np.unique(answer.labels)) == {0, 7}
+    (finding,) = answer.findings
+    assert finding.confidence.basis == "model"
+    if not size:
+        assert np.array_equal(answer.labels, 7 * (voxels >= 0.25))
+        assert finding.confidence == Confidence(pytest.approx((2 * 0.5 + 0.75) / 3), "model")
+    assert finding.confidence.value is not None
+    assert 0.4 < finding.confidence.value < 0.7  # the padding would bring 1.0
+
+
+BOXES = "\n".join(
+    f"""\
+[[output.finding]]
+name = "{name}"
+description = "One."
+severity = {severity}
+region = "{tensor}"
+{CODES}
+"""
+    for name, severity, tensor in (
+        ("small", 0.5, "few"),
+        ("large", 0.5, "many"),
+        ("large too", 0.5, "many"),
+        ("grave", 1.0, "many"),
+    )
+)
+
+
+@pytest.mark.feature("P13")
+def test_of_equal_weight_the_larger_comes_first_and_ties_stay_as_declared(
+    make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine
+) -> None:
+    g = Graph("boxes")
+    none = g.op("Mul", g.op("ReduceMax", "x", keepdims=0), g.real(0.0))
+    g.named("Add", [none, g.real(1.0, 1.0, 2.0, 2.0)], ["few"])
+    g.named("Add", [none, g.real(0.0, 0.0, 5.0, 6.0)], ["many"])
+    graph = g.serialized(
+        [("x", TensorProto.FLOAT, SHAPE)],
+        [("few", TensorProto.FLOAT, [4]), ("many", TensorProto.FLOAT, [4])],
+    )
+    package = make_package(
+        graph,
+        input='dimensions = "2D"\nlayout = "NCHW"',
+        output='[output]\ntask = "classification"\n\n' + BOXES,
+    )
+    answer = engine.run(package, {"image": make_volume(np.zeros((1, 8, 8), np.int16))})
+    assert [entry.name for entry in answer.findings] == ["grave", "large", "large too", "small"]
+    assert answer.findings[0].region is not None
+    assert answer.findings[0].region.points[[0, 2]].tolist() == [[0, 0], [5, 6]]
