@@ -118,11 +118,9 @@ def _fullest(labels: Any, axis: int, length: int) -> int:
     # The cut that shows most of every segment, however small; the middle one where there are none.
     if labels is None or not labels.any():
         return length // 2
-    others = tuple(each for each in range(3) if each != axis)
-    shown = np.zeros(length)
-    for number in np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1:
-        areas = np.count_nonzero(labels == number, axis=others)
-        shown += areas / areas.max()
+    cuts = (np.take(labels, index, axis=axis).ravel() for index in range(length))
+    areas = np.stack([np.bincount(cut, minlength=256)[1:] for cut in cuts])
+    shown = (areas / np.maximum(areas.max(axis=0), 1)).sum(axis=1)
     return int(np.argmax(shown))
 
 
