@@ -76,7 +76,8 @@ class Plan:
         block -= np.float32(self.center)
         block *= np.float32(self.gain)
         block += np.float32(self.offset)
-        return self._layout(self._pad(block))
+        planes = [self._pad(plane) for plane in self._planes(block)]
+        return self._layout(planes[0][None] if len(planes) == 1 else np.stack(planes))
 
     def facts(self) -> dict[str, Floats]:
         """Further inputs of the graph that tell it about the image, by tensor name."""
@@ -128,18 +129,18 @@ class Plan:
         padded[tuple(slice(n) for n in block.shape)] = block
         return padded
 
-    def _layout(self, block: Floats) -> Floats:
+    def _planes(self, block: Floats) -> list[Floats]:
+        """The block as each channel sees it."""
         norm, channels = self.spec.normalisation, self.spec.channels
+        if norm.mean is None and norm.sd is None:
+            return [block] * channels
         mean = norm.mean or (0.0,) * channels
         sd = norm.sd or (1.0,) * channels
-        plain = set(mean) == {0.0} and set(sd) == {1.0}
+        return [(block - np.float32(m)) / np.float32(s) for m, s in zip(mean, sd, strict=True)]
+
+    def _layout(self, planes: Floats) -> Floats:
         # 2D: a slice is an item of the batch; 3D: the volume is the only one.
-        batch = block[:, None] if self.spec.axes == 2 else block[None, None]
-        if channels > 1 or not plain:
-            planes = [
-                (batch - np.float32(m)) / np.float32(s) for m, s in zip(mean, sd, strict=True)
-            ]
-            batch = np.concatenate(planes, axis=1)
+        batch = np.moveaxis(planes, 0, 1) if self.spec.axes == 2 else planes[None]
         if "C" not in self.spec.layout:
             batch = batch[:, 0]
         elif self.spec.layout.endswith("C"):

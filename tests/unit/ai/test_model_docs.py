@@ -28,10 +28,8 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/model-packages.md").read_text("utf-8")
 
 
-def block(language: str) -> str:
-    found = re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1]
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def run(folder: Path, *arguments: str) -> None:
@@ -45,9 +43,13 @@ def test_the_worked_example_is_a_package_that_answers(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder = tmp_path / "chest-example" / "1.0.0"
     folder.mkdir(parents=True)
-    run(folder, "-c", block("python"))
-    (folder / "model.toml").write_text(block("toml"), "utf-8")
-    run(tmp_path, *block("sh").split()[1:])
+    (manifest,), (seal, verify) = blocks("toml"), blocks("sh")
+    for script in blocks("python"):
+        run(folder, "-c", script)
+    (folder / "model.toml").write_text(manifest, "utf-8")
+    run(tmp_path, *seal.split()[1:])
+    (tmp_path / "medai_node.toml").write_text('[models]\npath = "."\n', "utf-8")
+    run(tmp_path, "-m", "dicomnode", *verify.split()[1:])
     registry = Registry([tmp_path])
     assert registry.faults == {}
     package = registry.find("chest-example@1.0.0")

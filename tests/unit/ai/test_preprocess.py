@@ -219,6 +219,13 @@ def test_padding_has_its_value_and_goes_to_the_end() -> None:
     assert (tensor[:, :, 3:] == -5).all()
 
 
+def test_padding_is_not_normalised() -> None:
+    keys = {"channels": 3, "normalisation": {"mean": [1, 2, 3], "sd": [2, 2, 2]}}
+    made = plan(spec(multiple_of=2, pad_value=-5.0, **keys), volume(np.full((2, 2, 1), 5.0)))
+    tensor = made.tensor(0, 2)
+    assert tensor[0, :, 0, 0].tolist() == [[2.0, -5.0], [1.5, -5.0], [1.0, -5.0]]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_input_that_is_not_finite_is_refused(value: float) -> None:
     voxels = np.zeros((1, 2, 2), np.float32)
