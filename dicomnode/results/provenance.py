@@ -201,11 +201,14 @@ def made_here(dataset: Dataset) -> bool:
     Args:
         dataset: Any object, as a peer sent it.
     """
-    equipment = dataset.get("ContributingEquipmentSequence")
-    if not isinstance(equipment, Sequence):  # a peer may have written another VR
+    try:
+        equipment = dataset.get("ContributingEquipmentSequence")
+        if not isinstance(equipment, Sequence):  # a peer may have written another VR
+            return False
+        return any(
+            item.get("Manufacturer") == NODE_MANUFACTURER
+            and item.get("ManufacturerModelName") == NODE_MODEL
+            for item in equipment
+        )
+    except Exception:  # parsed when first asked for; what this node wrote can be read
         return False
-    return any(
-        item.get("Manufacturer") == NODE_MANUFACTURER
-        and item.get("ManufacturerModelName") == NODE_MODEL
-        for item in equipment
-    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from pydicom.dataset import Dataset
 from ai.registry import Registry, bundled_models_path
 from config.schema import RouteSettings
 from dicomnode.results.provenance import made_here
-from dicomnode.series.explain import UnitExplanation, explain_unit, units_of
+from dicomnode.series.explain import UnitExplanation, explain, explain_unit, units_of
 from dicomnode.series.routing import NO_RULE, NOT_AN_IMAGE
 from tests import factories
 
@@ -173,6 +175,42 @@ def test_a_broken_value_is_never_quoted(secret: str, keyword: str) -> None:
         image.add_new(keyword, "LO", secret)
     for unit in units(images, [RouteSettings(name="r", when={}, model="ct-tissue")]):
         assert secret not in json.dumps(unit.as_json()) + "\n".join(unit.sentences())
+
+
+@cache
+def equipped() -> bytes:
+    """A radiograph with the sequence that own results are known by, as a file."""
+    image = factories.cr_image()
+    item = Dataset()
+    item.Manufacturer, item.ManufacturerModelName = "Synthetic", "Phantom"
+    image.ContributingEquipmentSequence = [item]
+    buffer = BytesIO()
+    image.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.feature("P02")
+@settings(max_examples=300, deadline=None)
+@given(
+    edits=st.lists(st.tuples(st.integers(132, 1700), st.integers(0, 255)), min_size=1, max_size=6),
+    sequence_vr=st.sampled_from([b"SQ", b"UN", b"LO"]),
+)
+def test_a_damaged_header_is_explained_or_refused(
+    edits: list[tuple[int, int]], sequence_vr: bytes
+) -> None:
+    content = bytearray(
+        equipped().replace(b"\x18\x00\x01\xa0SQ", b"\x18\x00\x01\xa0" + sequence_vr)
+    )
+    for offset, byte in edits:
+        content[offset % len(content)] = byte
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "damaged.dcm"
+        path.write_bytes(content)
+        route = RouteSettings(name="r", when={"Modality": "CR"}, model="xr-quality")
+        found = explain([path], [route], registry(), made_here)
+    assert len(found.units) + len(found.refused) == 1
+    assert all(refused.why for refused in found.refused)
+    json.dumps(found.as_json())
 
 
 @EXAMPLES

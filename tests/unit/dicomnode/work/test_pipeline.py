@@ -101,7 +101,9 @@ def test_a_radiograph_gives_a_report_and_a_picture(run: Run, registry: Registry)
 
 
 def test_what_the_model_cannot_take_is_said_before_it_runs(run: Run) -> None:
-    with pytest.raises(SeriesError, match=r"xr-quality@1\.0\.0 cannot take it: modality CT") as told:
+    with pytest.raises(
+        SeriesError, match=r"xr-quality@1\.0\.0 cannot take it: modality CT"
+    ) as told:
         run(factories.ct_series(12), "xr-quality")
     assert told.value.reason == "model-input"
 
