@@ -88,7 +88,7 @@ class LoadedModel:
             if late.is_set():
                 text = f"{self.reference} was stopped: its time was up"
             else:
-                text = f"{self.reference} failed: {_first_line(error)}"
+                text = f"{self.reference} failed: {_one_line(error)}"
             raise InferenceError(text) from error
         finally:
             if timer:
@@ -144,7 +144,7 @@ class SessionCache:
                 session = ort.InferenceSession(graph, options, providers=self._wanted())
         except _RUNTIME_ERRORS as error:
             raise InferenceError(
-                f"{manifest.reference} cannot be loaded: {_first_line(error)}"
+                f"{manifest.reference} cannot be loaded: {_one_line(error)}"
             ) from error
         session.disable_fallback()
         outputs = manifest.output.tensors()
@@ -231,5 +231,5 @@ def _blank(session: ort.InferenceSession, spec: Input) -> Tensors:
     return feeds
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

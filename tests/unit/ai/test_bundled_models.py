@@ -90,7 +90,7 @@ def test_a_package_without_golden_case_does_not_pass(
 
 def sample_ct(name: str) -> Volume:
     """A slice of pydicom's test files as HU."""
-    dataset = pydicom.dcmread(str(get_testdata_file(name)))
+    dataset = pydicom.dcmread(str(get_testdata_file(name, download=False)))
     slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
     hu = dataset.pixel_array[None].astype(np.float32) * slope + intercept
     rows, columns = (float(step) for step in dataset.PixelSpacing)
@@ -158,7 +158,7 @@ def test_a_long_series_needs_little_more_than_its_labels(
 
 
 def radiograph(name: str, *, flipped: bool) -> Volume:
-    dataset = pydicom.dcmread(str(get_testdata_file(name)))
+    dataset = pydicom.dcmread(str(get_testdata_file(name, download=False)))
     highest = 2.0 ** int(dataset.BitsStored) - 1
     white = (dataset.PhotometricInterpretation == "MONOCHROME1") != flipped
     pixels = dataset.pixel_array[None]
