@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -30,7 +31,7 @@ from storage.objects import ObjectStore
 log = structlog.get_logger(__name__)
 
 BACKLOG = 1024
-BIND_PATIENCE_SECONDS = 20.0
+PARTING_SECONDS = 5.0
 START_SECONDS = 60.0
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
@@ -177,7 +178,7 @@ class Node:
         with self._lock():
             ledger = open_ledger(self.data_dir)
             self._recover(ledger)
-            self._listener = _listen(self.settings.node.bind, self.settings.node.port)
+            self._listener = _listen(self.settings)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._asked_to_stop)
             self._plan()
@@ -351,21 +352,22 @@ class Node:
             change.audit(action, object=f"process:{name}", detail=detail)
 
 
-def _listen(bind: str, port: int) -> socket.socket:
-    """The DICOM listener; waits a moment for a port that a node just left."""
+def _listen(settings: Settings) -> socket.socket:
+    """The DICOM listener; waits for a port as long as receivers of a killed node may drain."""
+    bind, port = settings.node.bind, settings.node.port
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    patience = time.monotonic() + BIND_PATIENCE_SECONDS
+    seconds = settings.node.drain_seconds + PARTING_SECONDS
+    patience = time.monotonic() + seconds
     told = False
     while True:
         try:
             return socket.create_server((bind, port), family=family, backlog=BACKLOG)
         except OSError as error:
-            if time.monotonic() > patience:
-                raise UsageError(
-                    f"cannot listen on {bind} port {port}: {error.strerror}"
-                ) from error
+            why = os.strerror(error.errno) if error.errno else str(error)
+            if error.errno != errno.EADDRINUSE or time.monotonic() > patience:
+                raise UsageError(f"cannot listen on {bind} port {port}: {why}") from error
             if not told:
-                log.warning("port.busy", port=port, waiting_seconds=BIND_PATIENCE_SECONDS)
+                log.warning("port.busy", port=port, waiting_seconds=seconds)
                 told = True
             time.sleep(0.2)
 

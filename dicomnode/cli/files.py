@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from config.errors import NotDicomError, PeerError, UsageError
+from config.errors import InputError, NotDicomError, PeerError, UsageError
 from config.schema import Settings
 from dicomnode.cli.common import AsJson, ConfigFile, complain, read_settings, say, show_json
 
@@ -49,6 +49,21 @@ def files_in(paths: list[Path]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def _require_dicom(files: list[Path]) -> None:
+    """Name the first file that cannot be read as DICOM.
+
+    Raises:
+        InputError: With its name.
+    """
+    from dicomnode.series.headers import read_header  # noqa: PLC0415
+
+    for path in files:
+        try:
+            read_header(path)
+        except InputError as error:
+            raise InputError(f"{path.name}: {error}") from error
 
 
 def echo(
@@ -129,6 +144,7 @@ def infer(
     files = files_in(paths)
     if not files:
         raise UsageError("there is no file to work on")
+    _require_dicom(files)
     digest = hashlib.sha256(package.digest.encode())
     for content in sorted(hashlib.sha256(path.read_bytes()).digest() for path in files):
         digest.update(content)
