@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 BATCH = 200
 LONGEST_PAUSE = 60.0
 
+Members = tuple[list[Instance], list[Dataset], list[Path]]
+"""The rows of a series, their headers and files, in one order."""
+
 _CONTRADICTS = {
     Difference.PIXELS: "its pixels differ from those first received under its UID",
     Difference.PLACE: "its SOP class, study or series is not the one first received under its UID",
@@ -135,9 +138,9 @@ class Assembler:
         waiting = index.open_series()
         for series in waiting:
             try:
-                verdict = self._verdict(series)
+                verdict, members = self._verdict(series)
                 if isinstance(verdict, Complete):
-                    queued += self._route(series, verdict)
+                    queued += self._route(series, verdict, members or self._members(series))
                 else:
                     again = min(again, verdict.until)
             except StorageError as error:
@@ -156,7 +159,8 @@ class Assembler:
             change.move(series, "complete", reason="taken as it is")
             change.move(series, "skipped", reason=f"It could not be judged: {why}")
 
-    def _verdict(self, series: Series) -> Verdict:
+    def _verdict(self, series: Series) -> tuple[Verdict, Members | None]:
+        """The verdict, and the series' members where it took reading them."""
         uid = series.series_instance_uid
         evidence = Evidence(
             received=series.instances,
@@ -168,28 +172,25 @@ class Assembler:
         )
         limits = (self._quiet_seconds(uid), self._settings.series.give_up_seconds)
         verdict = completeness(evidence, time.time(), *limits)
+        members = None
         if isinstance(verdict, Complete) and verdict.reason == "quiet":
-            # The headers are read only now, when a gap could still change the verdict.
-            gap = self._has_gap(series)
-            verdict = completeness(replace(evidence, gap=gap), time.time(), *limits)
-        return verdict
+            # The headers are read only now, when a gap could still change the verdict, and once
+            # for what has come so far, not at every step.
+            so_far = (series.instances, series.last_object_at)
+            known = self._gaps.get(uid)
+            if known is None or known[0] != so_far:
+                members = self._members(series)
+                known = self._gaps[uid] = (so_far, assess(members[1]).has_gap)
+            verdict = completeness(replace(evidence, gap=known[1]), time.time(), *limits)
+        return verdict, members
 
-    def _has_gap(self, series: Series) -> bool:
-        """Whether slices are missing; judged once for what has come so far, not at every step."""
-        so_far = (series.instances, series.last_object_at)
-        known = self._gaps.get(series.get_id())
-        if known is None or known[0] != so_far:
-            _, headers, _ = self._members(series)
-            known = self._gaps[series.get_id()] = (so_far, assess(headers).has_gap)
-        return known[1]
-
-    def _members(self, series: Series) -> tuple[list[Instance], list[Dataset], list[Path]]:
+    def _members(self, series: Series) -> Members:
         rows = index.current_instances(series.series_instance_uid)
         paths = [self._store.path(row.object_key) for row in rows]
         return rows, [read_header(path) for path in paths], paths
 
-    def _route(self, series: Series, verdict: Complete) -> int:
-        rows, headers, paths = self._members(series)
+    def _route(self, series: Series, verdict: Complete, members: Members) -> int:
+        rows, headers, paths = members
         units = [
             explain_unit(unit, self._settings.routes, self._registry, made_here)
             for unit in units_of(paths, headers)
@@ -200,9 +201,9 @@ class Assembler:
             queued = 0
             self._supersede_unasked(change, series, units)
             for unit in units:
-                members = [by_path[path] for path in unit.unit.files]
+                inputs = [by_path[path] for path in unit.unit.files]
                 for run in unit.runs:
-                    request = self._request(series, unit.unit.subject, members, run)
+                    request = self._request(series, unit.unit.subject, inputs, run)
                     queued += jobs.enqueue(change, request) is not None
             explanation = json.dumps([unit.as_json() for unit in units])
             routed = sum(len(unit.runs) for unit in units)
@@ -236,7 +237,7 @@ class Assembler:
         self,
         series: Series,
         subject: str,
-        members: Sequence[Instance],
+        inputs: Sequence[Instance],
         run: tuple[RouteSettings, Package],
     ) -> JobRequest:
         route, package = run
@@ -248,8 +249,8 @@ class Assembler:
             model=package.manifest.reference,
             model_digest=package.digest,
             send_to=route.send_to,
-            inputs=[row.id for row in members],
-            input_digests=[row.digest for row in members],
+            inputs=[row.id for row in inputs],
+            input_digests=[row.digest for row in inputs],
             settings={"ae_title": self._settings.node.ae_title},
         )
 
