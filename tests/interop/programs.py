@@ -148,6 +148,11 @@ class StoreScp(Program):
         """What was stored, one file a C-STORE."""
         return sorted(self._received.iterdir())
 
+    @property
+    def stores(self) -> int:
+        """How many objects were stored, repeats counted."""
+        return len(self.files())
+
 
 class Orthanc(Program):
     """Orthanc with nothing but its core; it takes objects from the node's AE title alone.
@@ -178,7 +183,7 @@ class Orthanc(Program):
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
                 "Plugins": [],
-                # A second store of an object would replace the first, and be seen by its time.
+                # A second store of an object replaces the first, and is one more change.
                 "OverwriteInstances": True,
                 "StoreMD5ForAttachments": True,
             }
@@ -196,7 +201,7 @@ class Orthanc(Program):
         return body
 
     def files(self) -> list[Path]:
-        """The stored objects, fetched anew; an object stored again counts again."""
+        """The stored objects, fetched anew."""
         copies = self.folder / "copies"
         copies.mkdir(exist_ok=True)
         paths = []
@@ -205,6 +210,12 @@ class Orthanc(Program):
             path.write_bytes(self._get(f"/instances/{name}/file"))
             paths.append(path)
         return sorted(paths)
+
+    @property
+    def stores(self) -> int:
+        """How many objects were stored, repeats counted."""
+        changes = self.rest("/changes?limit=1000")["Changes"]
+        return sum(change["ChangeType"] == "NewInstance" for change in changes)
 
     def is_up(self) -> bool:
         try:

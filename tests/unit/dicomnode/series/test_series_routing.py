@@ -259,6 +259,18 @@ def test_derived_images_go_only_where_a_rule_names_them(image_type: list[str]) -
     assert answer.decisions[0].outcomes[-1].key == "derived"
 
 
+@pytest.mark.parametrize(
+    ("image_type", "derived"),
+    [(["DERIVED", "PRIMARY"], False), (["DERIVED", "SECONDARY"], True)],
+)
+def test_a_radiograph_processed_for_presentation_is_not_derived(
+    image_type: list[str], derived: bool
+) -> None:
+    for image in (factories.cr_image(), factories.dx_image(), factories.mg_image()):
+        image.ImageType = image_type
+        assert facts_of([image]).derived is derived
+
+
 def test_a_screenshot_is_derived() -> None:
     image = factories.secondary_capture()
     assert route_series([image], [route("{}")], nobody).why_none == NO_RULE
