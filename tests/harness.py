@@ -141,7 +141,9 @@ class NodeUnderTest:
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert "is ready" in line, self.log.read_text()
+        if "is ready" not in line:
+            self.kill()
+            raise AssertionError(f"the node did not start\n{self.log.read_text()}")
         return self.state
 
     @property

@@ -42,15 +42,11 @@ def test_results_wait_for_a_pacs_that_is_down_and_survive_a_restart(tmp_path: Pa
         studies = [send_study(node, tmp_path / f"{seed}", seed) for seed in (1, 2)]
         tried = "SELECT 1 FROM delivery WHERE attempt > 2"
         node.wait_until(lambda: node.rows(tried), "a third attempt")
+        reasons = "SELECT reason FROM delivery WHERE state = 'waiting' AND reason IS NOT NULL"
         rows = node.wait_until(
-            lambda: (
-                len(rows := node.json("deliveries")) == 4
-                and {row["state"] for row in rows} == {"waiting"}
-                and rows
-            ),
-            "all wait",
+            lambda: len(rows := node.rows(reasons)) == 4 and rows, "all wait with a reason"
         )
-        assert "cannot be reached" in rows[-1]["reason"]
+        assert {"cannot be reached" in row["reason"] for row in rows} == {True}
         assert {job["state"] for job in node.json("jobs")} == {"delivering"}
         assert node.stop() == 0
         node.start()

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from config.errors import PeerError
@@ -206,6 +207,33 @@ def test_a_killed_process_is_restarted_and_the_node_goes_on(
     assert status["processes"][name] == 1
     assert f"{name} was restarted" in node.command("status").stdout
     assert f'process="{name}"}} 1.0' in node.get("/metrics")[1]
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_processes_end_with_a_killed_supervisor_and_a_new_node_takes_over(
+    tmp_path: Path, node: NodeUnderTest, pacs: StandInPacs
+) -> None:
+    orphans = list(node.state.pids.values())
+    assert node.process is not None
+    node.process.kill()
+    node.process.wait()
+    assert node.process.stdout is not None
+    node.process.stdout.close()
+    node.start()
+    node.wait_until(lambda: not any(map(lives, orphans)), "the end of the old processes")
+    send_all(node, factories.write(factories.ct_series(12, rows=32, columns=32), tmp_path / "ct"))
+    assert pacs.wait_for(2, 60), node.log.read_text()
+    node.wait_until(node.at_rest, "rest")
+    assert node.get("/health/ready")[0] == 200
+    assert node.stop() == 0
+    assert_chain_is_intact(node)
+    assert_nothing_is_left_over(node)
 
 
 def kill_worker_in_job(node: NodeUnderTest, job_id: int) -> None:
