@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from ai.registry import Registry, bundled_models_path
+from config.errors import SettingsError
 from config.schema import RouteSettings
 from dicomnode.results.provenance import made_here
+from dicomnode.series.conditions import compile_rule
 from dicomnode.series.explain import UnitExplanation, explain, explain_unit, units_of
+from dicomnode.series.facts import facts_of
 from dicomnode.series.routing import NO_RULE, NOT_AN_IMAGE
 from tests import factories
 
@@ -224,3 +227,30 @@ def test_single_images_of_one_series_are_units_of_their_own(images: list[Dataset
     answers = units(images, [RouteSettings(name="r", when={"Modality": "CR"}, model="xr-quality")])
     assert [answer.unit.subject for answer in answers] == [i.SOPInstanceUID for i in images]
     assert all(len(answer.runs) == 1 for answer in answers)
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+WORDS = ["Modality", "KVP", "PixelData", "slices", "orientation", "contrast", "nonsense", ""]
+WORDS += ["any", "all", "not", "regex", "min", "max", "exists"]
+tables = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3)
+    ),
+    max_leaves=12,
+).filter(lambda found: isinstance(found, dict))
+
+
+@EXAMPLES
+@given(when=tables)
+def test_any_table_is_a_rule_that_can_be_asked_or_a_fault_that_says_where(
+    when: dict[str, Any],
+) -> None:
+    try:
+        rule = compile_rule(when)
+    except SettingsError as error:
+        told = [fault for fault in error.faults if fault.key.startswith("when") and fault.allowed]
+        assert len(told) == len(error.faults) > 0  # noqa: PT017
+        return
+    for kind in ("ct", "us loop", "report"):
+        assert len(rule.check(facts_of(KINDS[kind]()))) == len(when)
