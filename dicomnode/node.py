@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import IO, Any
 
 import structlog
 
-from config.errors import StorageError, UsageError
+from config.errors import MedAIError, StorageError, UsageError
 from config.redact import Redactor, configure_logging, load_key
 from config.schema import Settings
 from storage import index, jobs, outbox
@@ -380,19 +381,29 @@ def start_logging(data_dir: Path, level: str = "info") -> None:
 def _receiver_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
     from dicomnode.net.scp import run_receiver  # noqa: PLC0415 - each process loads its own room
 
-    start_logging(data_dir)
-    run_receiver(settings, data_dir, *rest)
+    _run_logged(run_receiver, settings, data_dir, *rest)
 
 
 def _worker_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
     from dicomnode.work.worker import run_worker  # noqa: PLC0415
 
-    start_logging(data_dir)
-    run_worker(settings, data_dir, *rest)
+    _run_logged(run_worker, settings, data_dir, *rest)
 
 
 def _web_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
     from dicomnode.web.service import run_web  # noqa: PLC0415
 
+    _run_logged(run_web, settings, data_dir, *rest)
+
+
+def _run_logged(main: Callable[..., None], settings: Settings, data_dir: Path, *rest: Any) -> None:
+    """The border of a process: multiprocessing would print a trace past the redactor."""
     start_logging(data_dir)
-    run_web(settings, data_dir, *rest)
+    try:
+        main(settings, data_dir, *rest)
+    except MedAIError as error:
+        log.error("process.ended", why=str(error))
+        sys.exit(1)
+    except Exception:
+        log.exception("process.crashed")
+        sys.exit(1)
