@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 from peewee import PeeweeException, SqliteDatabase
 from playhouse.migrations import Runner
@@ -26,7 +27,8 @@ from storage.records import TABLES, AuditEvent, Record
 
 FILE_NAME = "medai.sqlite"
 MIGRATIONS = Path(__file__).parent / "migrations"
-BUSY_SECONDS = 30
+BUSY_SECONDS = 10
+"""How long a locked database is waited for: a sender waits for an answer twice as long at most."""
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         *("9p", "afs", "ceph", "cifs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"),
@@ -74,8 +76,32 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Connection(sqlite3.Connection):
+    """Knows the file it reads, which may be removed or replaced while it is open."""
+
+    def __init__(self, name: str, *arguments: Any, **options: Any) -> None:
+        try:
+            super().__init__(name, *arguments, **options)
+        except sqlite3.Error as error:
+            raise _plainly(error) from error
+        self._path = unquote(urlsplit(name).path)
+        self._file = _identity(self._path)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file that is read is the one that lies in the data folder."""
+        found = _identity(self._path)
+        return found is not None and found == self._file
+
     def cursor(self, factory: Any = _Cursor) -> Any:
         return super().cursor(factory)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 class Change:
@@ -174,8 +200,13 @@ class Ledger:
             with self.database.atomic("IMMEDIATE"):
                 change.now = time.time()
                 yield change
+            # What was committed to a file that nobody will open again is not kept.
+            if not self.database.connection().in_place:
+                raise StorageError("the database file was removed or replaced while the node ran")
         except BaseException as error:
             change.undo()
+            if isinstance(error, PeeweeException | StorageError):
+                self.close()  # the next transaction opens what lies there then
             if isinstance(error, PeeweeException | sqlite3.Error):
                 raise StorageError(f"the database cannot be written: {error}") from error
             raise
@@ -198,16 +229,20 @@ def open_ledger(data_dir: Path) -> Ledger:
     except OSError as error:
         raise StorageError(f"the data folder cannot be made: {error.strerror}") from error
     _refuse_network_file_system(data_dir)
+    path = data_dir.resolve() / FILE_NAME
+    _refuse_lost_database(path)
     database = SqliteDatabase(
-        str(data_dir / FILE_NAME),
+        f"{path.as_uri()}?mode=rw",  # a file that is gone is a fault, not a reason for a new one
         pragmas={"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
         timeout=BUSY_SECONDS,
+        uri=True,
         factory=_Connection,
     )
     database.bind(TABLES)
     try:
         with (data_dir / "migrate.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            path.touch(0o644)
             _migrate(database, data_dir)
     except OSError as error:
         raise StorageError(f"the data folder cannot be written: {error.strerror}") from error
@@ -236,6 +271,17 @@ def _migrate(database: SqliteDatabase, data_dir: Path) -> None:
         audit.HeadFile(data_dir).create()
     if pending:
         runner.up()
+
+
+def _refuse_lost_database(path: Path) -> None:
+    # A new database would name none of the objects, and recovery removes what no row names.
+    if path.exists() and path.stat().st_size:
+        return
+    if any((path.parent / "objects").glob("*/*.dcm")):
+        raise StorageError(
+            "the database is missing beside stored objects: restore it from its backup, "
+            "or move the folder objects away to begin anew"
+        )
 
 
 def _refuse_network_file_system(data_dir: Path) -> None:
