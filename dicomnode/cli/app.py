@@ -59,7 +59,7 @@ app.add_typer(audit.app, name="audit")
 def main() -> None:
     """Run the command line; ends the process with 0, 1 or 2."""
     try:
-        app()
+        app(prog_name="medai-node")
     except MedAIError as error:
         if _Debug.wanted:
             raise

@@ -99,7 +99,10 @@ def test_a_caller_without_the_right_is_rejected_with_the_reason(
     before = len(events(guarded))
     with pytest.raises(PeerError, match=said):
         echo(Peer(called, host, port, calling))
-    (noted,) = [event for event in events(guarded)[before:] if event["outcome"] == "refused"]
+    (noted,) = guarded.wait_until(
+        lambda: [event for event in events(guarded)[before:] if event["outcome"] == "refused"],
+        "the rejection is on record",
+    )
     assert noted["detail"]["why"] == why
     assert echo(Peer("MEDAI", host, port, "CT1")) == 0
 
