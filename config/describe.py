@@ -147,6 +147,9 @@ def _options(
 
 
 def _resolved(root: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    tables = [choice for choice in schema.get("anyOf", ()) if "$ref" in choice]
+    if tables:  # a table that may be left out
+        return _resolved(root, tables[0])
     if "$ref" not in schema:
         return dict(schema)
     target = root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]

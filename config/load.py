@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from config.describe import known_keys, options, schema_at, toml_value, words
 from config.errors import Fault, SettingsError
 from config.lines import key_lines
-from config.schema import DEFAULT_ROUTES, Settings, name_faults
+from config.schema import DEFAULT_ROUTES, Settings, name_faults, with_paths
 
 FILE_NAME = "medai_node.toml"
 PREFIX = "MEDAI__"
@@ -41,8 +41,8 @@ def load_settings(
             themselves, also when others are not.
 
     Returns:
-        Settings with ``data_dir`` and ``models.path`` made absolute: relative ones are relative
-        to the file, or to the current folder without one.
+        Settings with every path made absolute: relative ones are relative to the file, or to the
+        current folder without one.
 
     Raises:
         SettingsError: With every fault found.
@@ -96,12 +96,13 @@ class _Source:
         self._dates((), self.raw)
         settings, kept = self._validated()
         self._names()
+        settings = with_paths(settings, lambda path: self.folder / path)
         for check in checks:
             for key, found, allowed in check(settings):
                 self._add(_original(key, kept), found, allowed)
         if self.faults:
             raise SettingsError(self._ordered())
-        return _absolute(settings, self.folder)
+        return settings
 
     def _parsed(self, text: str) -> tuple[dict[str, Any], dict[_Path, int]]:
         line = text.count("\n") + 1
@@ -109,7 +110,7 @@ class _Source:
             return tomllib.loads(text), key_lines(text)
         except RecursionError:
             found = "values nested too deeply"
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # TOMLDecodeError, or a number too long for an int
             found = str(error).removesuffix(" (at end of document)")
             if at := re.search(r" \(at line (\d+), column \d+\)$", found):
                 found, line = found[: at.start()], int(at[1])
@@ -293,14 +294,3 @@ def _original(key: str, kept: Mapping[str, list[int]]) -> _Path:
     if len(path) > 1 and isinstance(path[1], int) and path[0] in kept:
         return (path[0], kept[str(path[0])][path[1]], *path[2:])
     return path
-
-
-def _absolute(settings: Settings, folder: Path) -> Settings:
-    data_dir = folder / settings.node.data_dir
-    models = settings.models
-    return settings.model_copy(
-        update={
-            "node": settings.node.model_copy(update={"data_dir": data_dir}),
-            "models": models.model_copy(update={"path": models.path and folder / models.path}),
-        }
-    )

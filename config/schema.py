@@ -10,9 +10,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -34,6 +34,13 @@ def _network(value: str) -> str:
 
 def _address(value: str) -> str:
     return str(ipaddress.ip_address(value))
+
+
+def _fingerprint(value: str) -> str:
+    digits = value.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("not a SHA-256 fingerprint")
+    return digits
 
 
 def _words(words: str, **more: Any) -> dict[str, Any]:
@@ -73,6 +80,11 @@ UID = Annotated[
     ),
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Fingerprint = Annotated[
+    str,
+    AfterValidator(_fingerprint),
+    Field(json_schema_extra=_words("a SHA-256 fingerprint, 64 hexadecimal digits, colons allowed")),
+]
 Name = Annotated[
     str,
     Field(
@@ -89,6 +101,29 @@ class Section(BaseModel):
     """A table of the file: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TlsSettings(Section):
+    """``[node.tls]``: TLS on the DICOM port; left out, the port speaks plain DICOM."""
+
+    certificate: Path = Field(
+        description="The node's certificate and those between it and its CA, PEM.",
+        json_schema_extra=RESTART,
+    )
+    private_key: Path = Field(
+        description="Its private key, PEM, without a password.", json_schema_extra=RESTART
+    )
+    client_ca: Path | None = Field(
+        None,
+        description="CA certificates, PEM, that peers' own certificates must come from; "
+        "left out, peers show none.",
+        json_schema_extra=RESTART,
+    )
+    profile: Literal["bcp195", "tls13"] = Field(
+        "bcp195",
+        description="bcp195: TLS 1.2 or later by PS3.15 B.12; tls13: TLS 1.3 alone.",
+        json_schema_extra=RESTART,
+    )
 
 
 class NodeSettings(Section):
@@ -123,6 +158,7 @@ class NodeSettings(Section):
     private_sop_classes: tuple[UID, ...] = Field(
         (), description="SOP class UIDs accepted beside the standard's storage classes."
     )
+    tls: TlsSettings | None = None
 
     @property
     def receiver_processes(self) -> int:
@@ -144,6 +180,13 @@ class StorageSettings(Section):
     quarantine_bytes: int = Field(
         1 << 30, ge=0, description="Room for quarantined objects, in bytes; the oldest leave first."
     )
+    scrub_bytes_per_second: int = Field(
+        4 << 20,
+        ge=0,
+        description="Bytes a second at which stored objects are read again to see that they are "
+        "as they were; 0 never does.",
+        json_schema_extra=RESTART,
+    )
 
 
 class PeerSettings(Section):
@@ -156,6 +199,15 @@ class PeerSettings(Section):
     may: tuple[Permission, ...] = Field(("echo", "store"), description="What the peer may do.")
     quiet_seconds: Seconds | None = Field(
         None, description="Seconds, in place of series.quiet_seconds for series from this peer."
+    )
+    certificate: Fingerprint | None = Field(
+        None, description="Fingerprint of the certificate it must show; needs node.tls.client_ca."
+    )
+    max_associations: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="Associations it may have open at once, within node.max_associations."
+    )
+    max_bytes_per_second: Literal[0] | Annotated[int, Field(ge=1 << 16)] = Field(
+        0, description="Bytes a second taken from it, over all its associations; 0: no limit."
     )
 
 
@@ -203,6 +255,19 @@ class RouteSettings(Section):
     send_to: tuple[Name, ...] = Field((), description="Names of destinations.")
 
 
+class DestinationTlsSettings(Section):
+    """``[destinations.tls]``: results go to the destination over TLS 1.2 or later."""
+
+    ca: Path = Field(description="CA certificates, PEM, that its certificate must come from.")
+    certificate: Path | None = Field(
+        None, description="The certificate the node shows it, PEM; with private_key."
+    )
+    private_key: Path | None = Field(None, description="Its private key, PEM, without a password.")
+    name: Host | None = Field(
+        None, description="The name in its certificate, where that is not its host."
+    )
+
+
 class DestinationSettings(Section):
     """``[[destinations]]``: where results are sent."""
 
@@ -217,6 +282,7 @@ class DestinationSettings(Section):
     retry_max_seconds: Seconds = Field(
         600, description="Longest delay between two attempts, in seconds."
     )
+    tls: DestinationTlsSettings | None = None
 
 
 class WebSettings(Section):
@@ -270,6 +336,21 @@ class Settings(Section):
     def destination(self, name: str) -> DestinationSettings | None:
         """The destination of that name, or None when it is no longer in the file."""
         return next((entry for entry in self.destinations if entry.name == name), None)
+
+
+def with_paths(settings: Settings, change: Callable[[Path], Path]) -> Settings:
+    """The same settings with every path in them changed."""
+
+    def changed(section: Any) -> Any:
+        if isinstance(section, Path):
+            return change(section)
+        if isinstance(section, tuple):
+            return tuple(changed(entry) for entry in section)
+        if isinstance(section, BaseModel):
+            return section.model_copy(update={name: changed(entry) for name, entry in section})
+        return section
+
+    return cast(Settings, changed(settings))
 
 
 def name_faults(

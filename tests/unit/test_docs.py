@@ -34,11 +34,11 @@ def test_the_shipped_file_explains_every_option_in_its_own_table() -> None:
     tables: dict[str, str] = {}
     table = ""
     for line in read("medai_node.toml").splitlines():
-        if header := re.fullmatch(r"(?:# )?\[{1,2}(\w+)\]{1,2}", line):
+        if header := re.fullmatch(r"(?:# )?\[{1,2}([\w.]+)\]{1,2}", line):
             table = header[1]
         tables[table] = tables.get(table, "") + line + "\n"
     for option in options():
-        section, _, key = option.key.replace(".*.", ".").partition(".")
+        section, _, key = option.key.replace(".*.", ".").rpartition(".")
         written = re.search(rf"^(?:# )?{key} = ", tables[section], re.MULTILINE)
         assert written, f"{option.key} is not in medai_node.toml"
 
@@ -46,8 +46,10 @@ def test_the_shipped_file_explains_every_option_in_its_own_table() -> None:
 def test_the_shipped_file_marks_what_needs_a_restart() -> None:
     text = read("medai_node.toml")
     for option in options():
-        section, _, key = option.key.partition(".")
-        place = re.search(rf"^\[{section}\]\n.*?((?:#[^\n]*\n)*){key} = ", text, re.M | re.S)
+        section, _, key = option.key.rpartition(".")
+        place = re.search(
+            rf"^\[{re.escape(section)}\]\n.*?((?:#[^\n]*\n)*){key} = ", text, re.M | re.S
+        )
         if place is not None:
             assert ("(restart)" in place[1]) == option.restart, option.key
 

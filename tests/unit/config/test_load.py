@@ -46,7 +46,7 @@ def test_the_shipped_file_says_what_holds_without_a_file(
 
 def test_the_examples_of_the_shipped_file_load_too(tmp_path: Path) -> None:
     lines = SHIPPED.read_text(encoding="utf-8").splitlines()
-    starts = ("# [[", '# path = "models"')
+    starts = ("# [", '# path = "models"')
     uncommented, inside = [], False
     for line in lines:
         inside = line.startswith(starts) or (inside and line.startswith("# "))
@@ -55,6 +55,10 @@ def test_the_examples_of_the_shipped_file_load_too(tmp_path: Path) -> None:
     assert [peer.ae_title for peer in loaded.peers] == ["CT1"]
     assert [destination.name for destination in loaded.destinations] == ["pacs"]
     assert loaded.models.path == tmp_path / "models"
+    assert loaded.node.tls is not None
+    assert loaded.node.tls.certificate == tmp_path / "tls/node.pem"
+    assert loaded.destinations[0].tls is not None
+    assert loaded.destinations[0].tls.ca == tmp_path / "tls/pacs-ca.pem"
 
 
 def test_the_file_of_the_current_folder_is_the_default(
@@ -313,3 +317,45 @@ def test_any_text_gives_settings_or_faults_on_its_own_lines(
             name, _, line = fault.where.partition(":")
             assert name == "medai_node.toml"
             assert 1 <= int(line) <= count
+
+
+def test_tls_may_be_set_by_variables_and_is_checked_like_the_rest(tmp_path: Path) -> None:
+    path = write(tmp_path, '[node.tls]\ncertificate = "node.pem"\n')
+    loaded = load_settings(path, {"MEDAI__NODE__TLS__PRIVATE_KEY": "/keys/node.key"})
+    assert loaded.node.tls is not None
+    assert str(loaded.node.tls.private_key) == "/keys/node.key"
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {})
+    assert str(raised.value) == (
+        "medai_node.toml:1: node.tls.private_key: found nothing; wanted: a path"
+    )
+    with pytest.raises(SettingsError, match="node.tls: found 3; wanted: a table"):
+        load_settings(write(tmp_path, "[node]\ntls = 3\n"), {})
+    with pytest.raises(SettingsError, match="did you mean MEDAI__NODE__TLS__CLIENT_CA"):
+        load_settings(path, {"MEDAI__NODE__TLS__CLIENT_CAS": "x"})
+
+
+@pytest.mark.parametrize(
+    ("written", "taken"),
+    [("AB:" * 31 + "AB", "ab" * 32), ("ab" * 32, "ab" * 32), ("ab" * 31, None), ("xy" * 32, None)],
+)
+def test_a_fingerprint_is_taken_as_openssl_writes_it(
+    tmp_path: Path, written: str, taken: str | None
+) -> None:
+    path = write(
+        tmp_path,
+        f'[[peers]]\nae_title = "CT1"\nhosts = ["::1"]\ncertificate = "{written}"\n',
+    )
+    if taken is not None:
+        assert load_settings(path, {}).peers[0].certificate == taken
+        return
+    with pytest.raises(SettingsError, match="peers.0.certificate: found .* SHA-256 fingerprint"):
+        load_settings(path, {})
+
+
+def test_a_limit_of_bytes_is_none_or_one_that_a_sender_lives_with(tmp_path: Path) -> None:
+    peer = '[[peers]]\nae_title = "CT1"\nhosts = ["::1"]\nmax_bytes_per_second = {}\n'
+    assert load_settings(write(tmp_path, peer.format(65536)), {}).peers[0].max_bytes_per_second
+    assert not load_settings(write(tmp_path, peer.format(0)), {}).peers[0].max_bytes_per_second
+    with pytest.raises(SettingsError, match="found 100; wanted: 0 or a whole number of at least"):
+        load_settings(write(tmp_path, peer.format(100)), {})
