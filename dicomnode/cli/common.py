@@ -61,8 +61,15 @@ def model_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
             yield f"routes.{number}.model", repr(route.model), str(error)
 
 
+def certificate_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Certificates and keys that cannot be used."""
+    from dicomnode.net.tls import tls_faults  # noqa: PLC0415
+
+    return tls_faults(settings)
+
+
 CHECKS: Sequence[Callable[[Settings], Iterable[tuple[str, str, str]]]] = (rule_faults,)
-ALL_CHECKS = (*CHECKS, model_faults)
+ALL_CHECKS = (*CHECKS, model_faults, certificate_faults)
 
 
 def read_settings(config: Path | None, *, with_models: bool = False) -> Settings:

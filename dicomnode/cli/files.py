@@ -29,7 +29,7 @@ def peer_of(text: str, settings: Settings) -> Peer:
 
     named = settings.destination(text)
     if named is not None:
-        return Peer(named.ae_title, named.host, named.port, settings.node.ae_title)
+        return Peer.of(named, settings.node.ae_title)
     ae_title, at, address = text.rpartition("@")
     host, colon, port = address.rpartition(":")
     if not (at and colon and ae_title and host and port.isdigit() and 0 < int(port) < 65536):

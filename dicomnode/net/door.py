@@ -1,7 +1,9 @@
 """Where connections wait until they have said what they want.
 
 A new connection costs one socket until its A-ASSOCIATE-RQ is whole: no thread, no association.
-Probes of a load balancer, idle connections, half a PDU and plain rubbish end here.
+Probes of a load balancer, idle connections, half a PDU and plain rubbish end here. With TLS the
+handshake is done here too, step by step as its bytes come and within the same time: no connection
+waits for that of another.
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+
+from dicomnode.net.tls import ServerTls, shown_certificate
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +30,7 @@ MAX_REQUEST = 1 << 18
 """Longest A-ASSOCIATE-RQ: 128 contexts with every transfer syntax there is stay below it."""
 
 A_ASSOCIATE_RQ = 0x01
+_TLS_HANDSHAKE = 0x16  # a record's first byte (RFC 8446 5.1)
 _HEADER = struct.Struct(">BBL")
 # A-ABORT of the service provider: 1 unrecognised PDU, 2 unexpected PDU, 6 invalid parameter
 # (PS3.8 9.3.8).
@@ -42,6 +48,7 @@ class _Waiting:
     sock: socket.socket
     address: tuple[str, int]
     deadline: float
+    handshake: bool
     data: bytearray = field(default_factory=bytearray)
     wanted: int = _HEADER.size
 
@@ -54,11 +61,13 @@ class Request:
         sock: The connection, blocking.
         address: Where it comes from.
         held: The bytes that were read: the whole PDU.
+        certificate: SHA-256 fingerprint of the certificate that the requestor showed, if it did.
     """
 
     sock: socket.socket
     address: tuple[str, int]
     held: bytes
+    certificate: str | None = None
 
 
 class Door:
@@ -67,7 +76,8 @@ class Door:
     Args:
         listener: Listening socket, which other processes may share.
         admit: Takes each request; called in the thread of `run`.
-        artim_seconds: How long a connection may take.
+        artim_seconds: How long a connection may take, a TLS handshake included.
+        tls: TLS for every connection; None for plain DICOM.
     """
 
     def __init__(
@@ -75,11 +85,13 @@ class Door:
         listener: socket.socket,
         admit: Callable[[Request], None],
         artim_seconds: float = ARTIM_SECONDS,
+        tls: ServerTls | None = None,
     ) -> None:
         listener.setblocking(False)  # another process may take the connection first
         self._listener = listener
         self._admit = admit
         self._artim = artim_seconds
+        self._tls = tls
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -95,7 +107,7 @@ class Door:
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.fileobj is not self._wake_out:
-                    self._read(key.data)
+                    self._step(key.data)
             self._expire()
         for waiting in list(self._waiting.values()):
             self._drop(waiting)
@@ -129,18 +141,42 @@ class Door:
                 return
             if len(self._waiting) >= MAX_WAITING:
                 self._drop(next(iter(self._waiting.values())))
-            sock.setblocking(False)
-            waiting = _Waiting(sock, address[:2], time.monotonic() + self._artim)
-            self._waiting[sock] = waiting
-            self._selector.register(sock, selectors.EVENT_READ, waiting)
+            self._let_wait(sock, address[:2])
+
+    def _let_wait(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        sock.setblocking(False)
+        if self._tls is not None:
+            try:
+                sock = self._tls.wrap(sock)
+            except OSError:  # the peer has gone already
+                sock.close()
+                return
+        deadline = time.monotonic() + self._artim
+        waiting = _Waiting(sock, address, deadline, handshake=self._tls is not None)
+        self._waiting[sock] = waiting
+        self._selector.register(sock, selectors.EVENT_READ, waiting)
+
+    def _step(self, waiting: _Waiting) -> None:
+        """Go on with a connection for as long as its bytes are here."""
+        if waiting.sock not in self._waiting:
+            return  # it made room for another at this very moment
+        try:
+            if waiting.handshake and isinstance(waiting.sock, ssl.SSLSocket):
+                waiting.sock.do_handshake()
+                waiting.handshake = False
+            while waiting.sock in self._waiting:
+                self._read(waiting)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._selector.modify(waiting.sock, selectors.EVENT_READ, waiting)
+        except ssl.SSLWantWriteError:
+            self._selector.modify(waiting.sock, selectors.EVENT_WRITE, waiting)
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+                log.warning("a TLS connection failed: %s", error.reason)
+            self._drop(waiting)
 
     def _read(self, waiting: _Waiting) -> None:
-        try:
-            received = waiting.sock.recv(waiting.wanted - len(waiting.data))
-        except BlockingIOError:
-            return
-        except OSError:
-            received = b""
+        received = waiting.sock.recv(waiting.wanted - len(waiting.data))
         if not received:
             self._drop(waiting)
             return
@@ -148,21 +184,25 @@ class Door:
         if len(waiting.data) < waiting.wanted:
             return
         kind, _, length = _HEADER.unpack_from(waiting.data)
-        if kind != A_ASSOCIATE_RQ:
+        if kind == _TLS_HANDSHAKE and self._tls is None:
+            log.warning("a connection wants TLS, which is not set up here")
+            self._drop(waiting)
+        elif kind != A_ASSOCIATE_RQ:
             self._refuse(waiting, _UNEXPECTED if 1 < kind <= 7 else _UNRECOGNISED)
         elif length > MAX_REQUEST:
             self._refuse(waiting, _INVALID)
         elif len(waiting.data) == _HEADER.size and length:
             waiting.wanted += length
-            self._read(waiting)
         else:
             self._hand_on(waiting)
 
     def _hand_on(self, waiting: _Waiting) -> None:
         self._forget(waiting)
-        waiting.sock.setblocking(True)
         try:
-            self._admit(Request(waiting.sock, waiting.address, bytes(waiting.data)))
+            waiting.sock.setblocking(True)
+            certificate = shown_certificate(waiting.sock)
+            held = bytes(waiting.data)
+            self._admit(Request(waiting.sock, waiting.address, held, certificate))
         except Exception:
             # The border of the accepting thread: the next peer is served.
             log.exception("an association could not be started")

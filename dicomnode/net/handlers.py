@@ -14,12 +14,14 @@ from dicomnode.net.contexts import supported
 from dicomnode.net.intake import Intake, Link, StoreCommand
 from dicomnode.net.peers import (
     LOCAL_LIMIT_EXCEEDED,
+    PEER_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
     Caller,
     Peers,
     Rejection,
 )
-from dicomnode.net.slots import AssociationSlots
+from dicomnode.net.rates import Rates, Throttle
+from dicomnode.net.slots import NODE, AssociationSlots
 from dicomnode.net.status import Answer
 from storage.index import open_association
 
@@ -33,7 +35,9 @@ class Desk:
     Attributes:
         intake: Where objects go.
         peers: Who may call.
-        slots: How many may call at once.
+        slots: The places of associations.
+        max_associations: How many may be open at once.
+        rates: How fast peers are listened to.
         receiver: What association rows call this receiver.
         private_classes: SOP classes accepted beside the standard's.
     """
@@ -41,6 +45,8 @@ class Desk:
     intake: Intake
     peers: Peers
     slots: AssociationSlots
+    max_associations: int
+    rates: Rates
     receiver: str
     private_classes: tuple[str, ...]
 
@@ -62,13 +68,11 @@ def on_requested(event: evt.Event, desk: Desk) -> None:
     request = assoc.requestor.primitive
     address = assoc.requestor.address
     called, calling = request.called_ae_title, request.calling_ae_title
-    verdict: Caller | Rejection = desk.peers.admit(called, calling, address)
+    verdict: Caller | Rejection = desk.peers.admit(called, calling, address, assoc.certificate)
     if isinstance(verdict, Caller) and desk.intake.draining:
         verdict = TEMPORARY_CONGESTION
     if isinstance(verdict, Caller):
-        assoc.slot = desk.slots.take()
-        if assoc.slot is None:
-            verdict = LOCAL_LIMIT_EXCEEDED
+        verdict = _with_places(assoc, verdict, desk)
     if isinstance(verdict, Caller):
         try:
             association_id = open_association(
@@ -85,11 +89,26 @@ def on_requested(event: evt.Event, desk: Desk) -> None:
         _reject(assoc, verdict, desk, (called, calling, address))
         return
     assoc.link = Link(association_id, calling, verdict.may)
+    if verdict.max_bytes_per_second:
+        assoc.throttle = Throttle(desk.rates, verdict.entry, verdict.max_bytes_per_second)
     assoc.acceptor.supported_contexts = supported(
         request.presentation_context_definition_list,
         desk.private_classes,
         echo="echo" in verdict.may,
     )
+
+
+def _with_places(assoc: Any, caller: Caller, desk: Desk) -> Caller | Rejection:
+    """The caller when a place is left, over all and of its own; the association holds them."""
+    lanes = [(LOCAL_LIMIT_EXCEEDED, desk.max_associations, NODE)]
+    if caller.max_associations is not None:
+        lanes.append((PEER_LIMIT_EXCEEDED, caller.max_associations, 1 + caller.entry))
+    for rejection, limit, lane in lanes:
+        slot = desk.slots.take(limit, lane)
+        if slot is None:
+            return rejection
+        assoc.slots.append(slot)  # given back when the association ends, rejected or not
+    return caller
 
 
 def _reject(assoc: Any, rejection: Rejection, desk: Desk, asked: tuple[str, str, str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from typing import Any
@@ -47,6 +48,7 @@ class PeerSocket(AssociationSocket):
         self.lost = False
         self._left = threading.Event()
         self._left.set()
+        self._broken_off = threading.Event()
         request.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request.sock.settimeout(idle_seconds)
         acknowledge_at_once(request.sock)
@@ -94,6 +96,7 @@ class PeerSocket(AssociationSocket):
             assoc.link,
             max_pdu=assoc.acceptor.maximum_length,
             idle_seconds=self._idle_seconds,
+            throttle=assoc.throttle,
         )
         try:
             end = self._short.run()
@@ -111,6 +114,8 @@ class PeerSocket(AssociationSocket):
         """Give the association back to pynetdicom."""
         self.lost = end is End.LOST
         if end is End.BROKEN:
+            with suppress(OSError):  # it is gone already
+                self.socket.send(abort_pdu(0))
             self.break_off()
         elif end is not End.LOST:
             self.socket.settimeout(self._idle_seconds)
@@ -138,12 +143,19 @@ class PeerSocket(AssociationSocket):
         return data
 
     def _read_into(self, data: bytearray, wanted: int) -> None:
+        throttle = self.assoc.throttle
         while len(data) < wanted:
             acknowledge_at_once(self.socket)
-            received = self.socket.recv(wanted - len(data))
+            most = wanted - len(data)
+            if throttle is not None:
+                self._broken_off.wait(throttle.pause())
+                most = min(most, throttle.piece)
+            received = self.socket.recv(most)
             if not received:
                 self.lost = True
                 return
+            if throttle is not None:
+                throttle.took(len(received))
             data += received
 
     def leave_short_path(self, seconds: float) -> bool:
@@ -163,8 +175,13 @@ class PeerSocket(AssociationSocket):
 
     def break_off(self) -> None:
         """Abort, from any thread, whatever the association is doing."""
+        self._broken_off.set()
         sock = self.socket
-        if sock is not None:
-            with suppress(OSError):  # it is gone already
+        if sock is None:
+            return
+        with suppress(OSError):  # it is gone already
+            if not isinstance(sock, ssl.SSLSocket):
                 sock.send(abort_pdu(0))
-                sock.shutdown(socket.SHUT_RDWR)
+            # OpenSSL serves one thread at a time, and an SSLSocket that was shut down by its own
+            # method would go on reading what is there as plain bytes: only the connection ends.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)

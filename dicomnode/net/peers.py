@@ -1,9 +1,9 @@
-"""Who may call, judged from the AE titles and the address of an association request."""
+"""Who may call, judged from the AE titles, the address and the certificate of a requestor."""
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from config.schema import PeerSettings, Settings
 
@@ -19,10 +19,16 @@ class Caller:
     Attributes:
         ae_title: Its calling AE title.
         may: What it may do: ``echo``, ``store``.
+        entry: Number of its entry in ``[[peers]]``, from 0; limits are counted by entry.
+        max_associations: How many it may have open at once, None without a limit of its own.
+        max_bytes_per_second: How fast it is listened to, 0 without a limit.
     """
 
     ae_title: str
     may: frozenset[str]
+    entry: int = 0
+    max_associations: int | None = None
+    max_bytes_per_second: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,9 @@ class Rejection:
 CALLED_AE_NOT_RECOGNISED = Rejection(1, 1, 7, "called-ae-not-recognised")
 CALLING_AE_NOT_RECOGNISED = Rejection(1, 1, 3, "calling-ae-not-recognised")
 ADDRESS_NOT_ALLOWED = Rejection(1, 1, 3, "address-not-allowed")
+CERTIFICATE_NOT_ALLOWED = Rejection(1, 1, 3, "certificate-not-allowed")
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local-limit-exceeded")
+PEER_LIMIT_EXCEEDED = Rejection(2, 3, 2, "peer-limit-exceeded")
 TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary-congestion")
 
 
@@ -53,14 +61,22 @@ TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary-congestion")
 class _Peer:
     ae_title: str
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
-    may: frozenset[str]
+    certificate: str | None
+    caller: Caller
 
     @classmethod
-    def of(cls, entry: PeerSettings) -> _Peer:
+    def of(cls, number: int, entry: PeerSettings) -> _Peer:
         return cls(
             entry.ae_title,
             tuple(ipaddress.ip_network(host) for host in entry.hosts),
-            frozenset(entry.may),
+            entry.certificate,
+            Caller(
+                entry.ae_title,
+                frozenset(entry.may),
+                number,
+                entry.max_associations,
+                entry.max_bytes_per_second,
+            ),
         )
 
 
@@ -70,28 +86,34 @@ class Peers:
     def __init__(self, settings: Settings) -> None:
         self._called = settings.node.ae_title
         entries = settings.peers or (PeerSettings(ae_title="*", hosts=_LOOPBACK),)
-        self._peers = tuple(_Peer.of(entry) for entry in entries)
+        self._peers = tuple(_Peer.of(number, entry) for number, entry in enumerate(entries))
 
-    def admit(self, called: str, calling: str, address: str) -> Caller | Rejection:
+    def admit(
+        self, called: str, calling: str, address: str, certificate: str | None = None
+    ) -> Caller | Rejection:
         """Judge an association request.
 
         Args:
             called: Called AE title.
             calling: Calling AE title.
             address: Where the connection comes from.
+            certificate: SHA-256 fingerprint of the certificate it showed, 64 hexadecimal digits.
         """
         if called.strip() != self._called:
             return CALLED_AE_NOT_RECOGNISED
         title = calling.strip()
         named = [peer for peer in self._peers if peer.ae_title == title]
-        named += [peer for peer in self._peers if peer.ae_title == "*"]
+        if not any(peer.certificate for peer in named):
+            # A title that is bound to a certificate is not to be had without it.
+            named += [peer for peer in self._peers if peer.ae_title == "*"]
         if not named:
             return CALLING_AE_NOT_RECOGNISED
         where = _plain_address(address)
-        for peer in named:
-            if any(where in network for network in peer.networks):
-                return Caller(title, peer.may)
-        return ADDRESS_NOT_ALLOWED
+        here = [peer for peer in named if any(where in network for network in peer.networks)]
+        for peer in here:
+            if peer.certificate in (None, certificate):
+                return replace(peer.caller, ae_title=title)
+        return CERTIFICATE_NOT_ALLOWED if here else ADDRESS_NOT_ALLOWED
 
 
 def _plain_address(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

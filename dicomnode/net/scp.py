@@ -22,17 +22,19 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationServer
 
-from config.errors import StorageError
 from config.schema import Settings
+from dicomnode.net.closing import Closing
 from dicomnode.net.contexts import VERIFICATION, register_storage_classes
 from dicomnode.net.door import ARTIM_SECONDS, Door, Request
 from dicomnode.net.handlers import Desk, bindings
 from dicomnode.net.intake import Intake, Link
 from dicomnode.net.link import PeerSocket
 from dicomnode.net.peers import Peers
+from dicomnode.net.rates import Rates, Throttle
 from dicomnode.net.slots import AssociationSlots
+from dicomnode.net.tls import ServerTls
 from storage.db import Ledger, open_ledger
-from storage.index import close_association, close_lost_associations, known_keys
+from storage.index import close_lost_associations, known_keys
 from storage.objects import ObjectStore
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -60,13 +62,20 @@ class Limits:
 
 
 class PeerAssociation(Association):
-    """An association with a peer that called, accounted for from request to end."""
+    """An association with a peer that called, accounted for from request to end.
 
-    def __init__(self, ae: AE, server: ReceiverServer) -> None:
+    Attributes:
+        certificate: SHA-256 fingerprint of the certificate that the peer showed, if it did.
+        throttle: How fast its bytes are taken; None without a limit.
+    """
+
+    def __init__(self, ae: AE, server: ReceiverServer, certificate: str | None) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self._server = server
         self.link: Link | None = None
-        self.slot: int | None = None
+        self.certificate = certificate
+        self.throttle: Throttle | None = None
+        self.slots: list[int] = []
         self.outcome = "lost"
 
     @property
@@ -91,7 +100,7 @@ class _Handler(BaseRequestHandler):
 
     def handle(self) -> None:
         server, request = self.server, self.request
-        assoc = PeerAssociation(server.ae, server)
+        assoc = PeerAssociation(server.ae, server, request.certificate)
         # pynetdicom finds its acceptors by this name.
         assoc.name = f"AcceptorThread@{request.address[1]}"
         assoc.set_socket(PeerSocket(assoc, request, server.idle_seconds, server.short_path_intake))
@@ -115,6 +124,7 @@ class ReceiverServer(AssociationServer):
         listener: The listening socket.
         desk: What the handlers work with.
         limits: Times and paths.
+        tls: TLS for every connection; None for plain DICOM.
     """
 
     def __init__(
@@ -123,13 +133,15 @@ class ReceiverServer(AssociationServer):
         listener: socket.socket,
         desk: Desk,
         limits: Limits,
+        tls: ServerTls | None,
         **options: Any,
     ) -> None:
         self._given = listener
         self.desk = desk
         self.idle_seconds = limits.idle_seconds
         self.short_path_intake = desk.intake if limits.short_path else None
-        self.door = Door(listener, self._admit, limits.artim_seconds)
+        self.closing = Closing(desk.intake.ledger)
+        self.door = Door(listener, self._admit, limits.artim_seconds, tls)
         self._open: set[PeerAssociation] = set()
         self._changed = threading.Condition()
         super().__init__(*arguments, **options)
@@ -153,14 +165,12 @@ class ReceiverServer(AssociationServer):
         """An association is over: free its place and close its row."""
         try:
             if assoc.link is not None:
-                close_association(self.desk.intake.ledger, assoc.link.association_id, assoc.outcome)
+                self.closing.close(assoc.link.association_id, assoc.outcome)
                 log.info("association %d %s", assoc.link.association_id, assoc.outcome)
                 self.desk.intake.ended()
-        except StorageError as error:
-            log.error("the end of an association could not be recorded: %s", error)
         finally:
-            if assoc.slot is not None:
-                self.desk.slots.give(assoc.slot)
+            for slot in assoc.slots:
+                self.desk.slots.give(slot)
             with self._changed:
                 self._open.discard(assoc)
                 self._changed.notify_all()
@@ -186,6 +196,9 @@ class Receiver:
         index: Number of this receiver, for the association rows.
         ledger: The database of the data folder.
         limits: Times and paths.
+
+    Raises:
+        SettingsError: The TLS of the settings cannot be used.
     """
 
     def __init__(
@@ -201,13 +214,17 @@ class Receiver:
         quiet_pynetdicom()
         node = settings.node
         register_storage_classes(node.private_sop_classes)
+        tls = None if node.tls is None else ServerTls(node.tls)
         self.store = ObjectStore(data_dir, min_free=settings.storage.min_free)
         self.intake = Intake(data_dir, settings.storage, self.store, ledger)
-        self._slots = AssociationSlots(data_dir, node.max_associations)
+        self._slots = AssociationSlots(data_dir)
+        self._rates = Rates(data_dir)
         desk = Desk(
             self.intake,
             Peers(settings),
             self._slots,
+            node.max_associations,
+            self._rates,
             receiver_name(index),
             node.private_sop_classes,
         )
@@ -224,6 +241,7 @@ class Receiver:
             listener=listener,
             desk=desk,
             limits=limits or Limits(),
+            tls=tls,
         )
         self._thread = threading.Thread(target=self._server.door.run, name="door")
 
@@ -247,7 +265,9 @@ class Receiver:
             self.intake.draining = True
             if not self._server.wait_until_quiet(PARTING_SECONDS):
                 self._part()
+        self._server.closing.end()
         self._slots.close()
+        self._rates.close()
         self.intake.commits.close()
         self.store.close()
 

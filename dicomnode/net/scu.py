@@ -16,8 +16,10 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.errors import NotDicomError, PeerError
+from config.schema import DestinationSettings, DestinationTlsSettings
 from dicomnode.net.contexts import VERIFICATION, requests
 from dicomnode.net.status import accepted_by_peer
+from dicomnode.net.tls import ClientContext, client_context
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 CONNECT_SECONDS = 10.0
@@ -46,12 +48,21 @@ class Peer:
         host: Name or address.
         port: Port.
         calling_ae: Our own AE title.
+        tls: How to call it over TLS; None for plain DICOM.
     """
 
     ae_title: str
     host: str
     port: int
     calling_ae: str = "MEDAI"
+    tls: DestinationTlsSettings | None = None
+
+    @classmethod
+    def of(cls, destination: DestinationSettings, calling_ae: str) -> Peer:
+        """A destination of the settings, called by this AE title."""
+        return cls(
+            destination.ae_title, destination.host, destination.port, calling_ae, destination.tls
+        )
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
@@ -116,6 +127,7 @@ class _CallingAE(AE):
     """Keeps hold of its socket: pynetdicom leaves one that could not connect, or was cut, open."""
 
     raw: socket.socket | None = None
+    tls: ClientContext | None = None
 
     def _create_socket(self, *arguments: Any) -> Any:
         wrapper = super()._create_socket(*arguments)
@@ -123,8 +135,9 @@ class _CallingAE(AE):
         return wrapper
 
     def close(self) -> None:
-        if self.raw is not None:
-            self.raw.close()
+        for made in (self.raw, self.tls.made if self.tls is not None else None):
+            if made is not None:
+                made.close()
 
 
 class Link:
@@ -194,6 +207,7 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
 
     Raises:
         PeerError: The peer cannot be reached, rejects, or accepts nothing that was asked for.
+        SettingsError: The certificates to call it with cannot be used.
     """
     _send_bytes_as_they_are()
     ae = _CallingAE(ae_title=peer.calling_ae)
@@ -202,6 +216,7 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
     ae.connection_timeout = CONNECT_SECONDS
     ae.acse_timeout = ACSE_SECONDS
     ae.dimse_timeout = ae.network_timeout = DIMSE_SECONDS
+    ae.tls = None if peer.tls is None else client_context(peer.tls)
     reached: list[bool] = []
     try:
         assoc = ae.associate(
@@ -209,6 +224,7 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
             peer.port,
             contexts=list(contexts),
             ae_title=peer.ae_title,
+            tls_args=_tls_arguments(peer, ae.tls),
             evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: reached.append(True))],
         )
     except OSError as error:
@@ -216,7 +232,7 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
         raise PeerError(f"{peer} cannot be reached: {error.strerror or error}") from error
     if not assoc.is_established:
         ae.close()
-        raise PeerError(_why_not(peer, assoc, bool(reached)))
+        raise PeerError(_why_not(peer, assoc, bool(reached), ae.tls))
     try:
         yield Link(peer, assoc)
         if assoc.is_established:
@@ -233,18 +249,27 @@ def _send_bytes_as_they_are() -> None:
     _config.STORE_SEND_CHUNKED_DATASET = True
 
 
-def _why_not(peer: Peer, assoc: Association, reached: bool) -> str:
+def _tls_arguments(peer: Peer, context: ClientContext | None) -> tuple[ClientContext, str] | None:
+    if peer.tls is None or context is None:
+        return None
+    return context, peer.tls.name or peer.host
+
+
+def _why_not(peer: Peer, assoc: Association, reached: bool, tls: ClientContext | None) -> str:
     if assoc.is_rejected:
         answer = assoc.acceptor.primitive
         reason = _REJECTIONS.get((answer.result_source, answer.diagnostic), "it gave no reason")
         said = reason.format(called=peer.ae_title, calling=peer.calling_ae)
         again = "; it may accept later" if answer.result == 2 else ""
         return f"{peer} rejected the association: {said}{again}"
+    if tls is not None and tls.failure:
+        return f"{peer} cannot be spoken to over TLS: {tls.failure}"
     if not reached:
         return f"{peer} cannot be reached: the connection was refused or timed out"
     if assoc.rejected_contexts:
         return f"{peer} accepted none of the presentation contexts that were asked for"
-    return f"{peer} aborted the association, or did not answer in time"
+    over_tls = "; it may not trust our certificate" if tls is not None else ""
+    return f"{peer} aborted the association, or did not answer in time{over_tls}"
 
 
 def contexts_for(files: Iterable[FileFacts]) -> list[list[PresentationContext]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import select
 import socket
+import ssl
 from collections.abc import Mapping
 
 from dicomnode.net import status
@@ -28,6 +29,7 @@ from dicomnode.net.dimse import (
 )
 from dicomnode.net.intake import Intake, Link, Reception, StoreCommand
 from dicomnode.net.quickack import acknowledge_at_once
+from dicomnode.net.rates import Throttle
 
 BUFFER = 1 << 18
 GATHER = 1 << 17
@@ -64,6 +66,7 @@ class ShortPath:
         link: The association.
         max_pdu: Longest PDU that was negotiated.
         idle_seconds: Longest silence.
+        throttle: How fast bytes are taken; None without a limit.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class ShortPath:
         *,
         max_pdu: int,
         idle_seconds: float,
+        throttle: Throttle | None = None,
     ) -> None:
         self._sock = sock
         self._contexts = contexts
@@ -82,6 +86,7 @@ class ShortPath:
         self._link = link
         self._max_pdu = max_pdu
         self._idle_ms = int(idle_seconds * 1000)
+        self._throttle = throttle
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         self._low = self._high = 0
@@ -211,16 +216,33 @@ class ShortPath:
     def _fill(self) -> None:
         if self._low == self._high:
             self._low = self._high = 0
+        most = BUFFER
+        if self._throttle is not None:
+            self._pause(self._throttle)
+            most = self._high + self._throttle.piece
         while True:
             try:
-                received = self._sock.recv_into(self._view[self._high :])
-            except BlockingIOError:
+                received = self._sock.recv_into(self._view[self._high : most])
+            except (BlockingIOError, ssl.SSLWantReadError):
                 self._wait()
+                continue
+            except ssl.SSLWantWriteError:  # TLS has something of its own to say first
+                self._wait_to_send()
                 continue
             if not received:
                 raise _EndError(End.LOST)
+            if self._throttle is not None:
+                self._throttle.took(received)
             self._high += received
             return
+
+    def _pause(self, throttle: Throttle) -> None:
+        """Leave what the peer sends where it is until its rate allows for more."""
+        while (seconds := throttle.pause()) > 0:
+            poll = select.poll()
+            poll.register(self._sock, 0)  # a connection that is gone is told whatever is asked
+            if poll.poll(seconds * 1000):
+                return
 
     def _wait(self) -> None:
         between = self._reception is None and not self._left and self._low == self._high
@@ -240,8 +262,11 @@ class ShortPath:
         while sent < len(data):
             try:
                 sent += self._sock.send(data[sent:])
-            except BlockingIOError:
-                writable = select.poll()
-                writable.register(self._sock, select.POLLOUT)
-                if not writable.poll(self._idle_ms):
-                    raise _EndError(End.IDLE) from None
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait_to_send()
+
+    def _wait_to_send(self) -> None:
+        writable = select.poll()
+        writable.register(self._sock, select.POLLOUT)
+        if not writable.poll(self._idle_ms):
+            raise _EndError(End.IDLE)

@@ -7,28 +7,36 @@ import os
 import threading
 from pathlib import Path
 
+NODE = 0
+"""The lane of all associations; those of single peers are numbered from 1."""
+
+_LANE = 4096  # no limit is higher
+
 
 class AssociationSlots:
-    """A number of places, each a byte of a file that its holder locks.
+    """Places in lanes, each a byte of a file that its holder locks.
 
     The kernel drops the locks of a process that dies, so the count never drifts. One object a
     process and folder: POSIX locks belong to the process.
 
     Args:
         data_dir: The data folder, which every receiver shares.
-        limit: Places there are.
     """
 
-    def __init__(self, data_dir: Path, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, data_dir: Path) -> None:
         self._mine: set[int] = set()
         self._lock = threading.Lock()
         self._fd = os.open(data_dir / "associations.lock", os.O_RDWR | os.O_CREAT, 0o640)
 
-    def take(self) -> int | None:
-        """A free place, or None when all are taken."""
+    def take(self, limit: int, lane: int = NODE) -> int | None:
+        """A free place, or None when all are taken.
+
+        Args:
+            limit: Places there are in the lane, at most 4096.
+            lane: Whose places.
+        """
         with self._lock:
-            for slot in range(self._limit):
+            for slot in range(lane * _LANE, lane * _LANE + limit):
                 if slot in self._mine:
                     continue
                 try:

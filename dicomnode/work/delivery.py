@@ -75,7 +75,7 @@ class Courier:
         return accepted
 
     def _send(self, rows: Sequence[Delivery], destination: DestinationSettings) -> int:
-        peer = Peer(destination.ae_title, destination.host, destination.port, self._calling_ae)
+        peer = Peer.of(destination, self._calling_ae)
         waiting = list(rows)
         accepted = 0
         try:

@@ -38,8 +38,8 @@ BOTH, ECHO = frozenset({"echo", "store"}), frozenset({"echo"})
         ("MEDAI", " CT1 ", "10.1.2.3", Caller("CT1", BOTH)),
         ("MEDAI", "CT1", "fd00::7", Caller("CT1", BOTH)),
         ("MEDAI", "CT1", "::ffff:10.1.2.3", Caller("CT1", BOTH)),
-        ("MEDAI", "CT1", "192.168.7.9", Caller("CT1", ECHO)),
-        ("MEDAI", "CT1", "127.0.0.1", Caller("CT1", ECHO)),
+        ("MEDAI", "CT1", "192.168.7.9", Caller("CT1", ECHO, 1)),
+        ("MEDAI", "CT1", "127.0.0.1", Caller("CT1", ECHO, 2)),
         ("MEDAI", "CT1", "10.2.0.1", ADDRESS_NOT_ALLOWED),
         ("MEDAI", "ct1", "10.1.2.3", ADDRESS_NOT_ALLOWED),
         ("medai", "CT1", "10.1.2.3", CALLED_AE_NOT_RECOGNISED),
@@ -65,18 +65,18 @@ def test_an_unlisted_title_is_not_recognised() -> None:
 
 
 def test_slots_are_given_back(tmp_path: Path) -> None:
-    slots = AssociationSlots(tmp_path, 2)
-    first, second = slots.take(), slots.take()
+    slots = AssociationSlots(tmp_path)
+    first, second = slots.take(2), slots.take(2)
     assert {first, second} == {0, 1}
-    assert slots.take() is None
+    assert slots.take(2) is None
     slots.give(0)
-    assert slots.take() == 0
+    assert slots.take(2) == 0
     slots.close()
 
 
 def _hold(folder: Path, pipe: Connection) -> None:
-    slots = AssociationSlots(folder, 2)
-    pipe.send(slots.take())
+    slots = AssociationSlots(folder)
+    pipe.send(slots.take(2))
     pipe.recv()
 
 
@@ -86,12 +86,12 @@ def test_slots_are_counted_over_processes_and_freed_by_death(tmp_path: Path) -> 
     process = context.Process(target=_hold, args=(tmp_path, theirs))
     process.start()
     assert ours.recv() == 0
-    slots = AssociationSlots(tmp_path, 2)
-    assert slots.take() == 1
-    assert slots.take() is None
+    slots = AssociationSlots(tmp_path)
+    assert slots.take(2) == 1
+    assert slots.take(2) is None
     process.kill()
     process.join()
-    assert slots.take() == 0
+    assert slots.take(2) == 0
     slots.close()
     ours.close()
     theirs.close()
