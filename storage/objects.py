@@ -83,7 +83,9 @@ def storage_errors(doing: str) -> Iterator[None]:
         why = {
             errno.EROFS: "the data folder is read-only",
             errno.EACCES: "the data folder may not be written",
+            errno.EPERM: "the data folder may not be written",
             errno.ENOENT: "the data folder is missing",
+            errno.ENOTDIR: "something else lies where the data folder was",
         }.get(error.errno or 0, error.strerror or "the disk failed")
         raise StorageError(f"{why} ({doing})") from error
 

@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from config.errors import MedAIError
+from config.errors import MedAIError, StorageError
 from storage.db import Ledger
 from storage.index import Arrival, Kept, known_keys, record_arrivals
 from storage.objects import Incoming, ObjectStore
+
+_MOMENT = struct.Struct("<d")
 
 
 @dataclass
 class _Waiter:
     incoming: Incoming
     arrival_of: Callable[[str], Arrival]
+    since: float = field(default_factory=time.monotonic)
     turn: threading.Lock = field(default_factory=threading.Lock)
     leads: bool = False
     kept: Kept | None = None
@@ -102,7 +107,7 @@ class GroupCommit:
         keys = [waiter.incoming.key for waiter in batch]
         arrivals = [waiter.arrival_of(waiter.incoming.key) for waiter in batch]
         try:
-            with self._turn():
+            with self._turn(batch[0].since):
                 results = record_arrivals(self._ledger, arrivals)
         except BaseException:
             # Whether the commit took place may be unknown: the files stay until the rows can be
@@ -120,11 +125,28 @@ class GroupCommit:
             self._settle_doubtful()
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Queue with the other receivers: SQLite would sleep for milliseconds instead."""
+    def _turn(self, since: float) -> Iterator[None]:
+        """Queue with the other receivers: SQLite would sleep for milliseconds instead.
+
+        When the database failed one that stood before in the queue, those behind fail with it:
+        each would wait as long for a locked database, and their senders for the sum.
+
+        Args:
+            since: When the first of the batch began to wait, of the machine's monotonic clock.
+
+        Raises:
+            StorageError: The database failed while the batch waited.
+        """
         fcntl.flock(self._turn_fd, fcntl.LOCK_EX)
         try:
-            yield
+            noted = os.pread(self._turn_fd, _MOMENT.size, 0)
+            if len(noted) == _MOMENT.size and since < _MOMENT.unpack(noted)[0] <= time.monotonic():
+                raise StorageError("the database failed the objects before this one")
+            try:
+                yield
+            except StorageError:
+                os.pwrite(self._turn_fd, _MOMENT.pack(time.monotonic()), 0)
+                raise
         finally:
             fcntl.flock(self._turn_fd, fcntl.LOCK_UN)
 

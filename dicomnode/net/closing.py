@@ -1,0 +1,84 @@
+"""Closes the rows of associations that ended, also when the database cannot be written just then.
+
+A row that stays open would hold up its series until the next start: whether everything came that
+was to come is judged by it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from config.errors import StorageError
+from storage.db import Ledger
+from storage.index import close_association
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 30.0
+
+
+class Closing:
+    """Closes association rows; what fails is tried again until it is written. Safe for threads.
+
+    Args:
+        ledger: Where the rows are.
+        first_retry_seconds: Pause before the second attempt; it doubles.
+    """
+
+    def __init__(self, ledger: Ledger, first_retry_seconds: float = FIRST_RETRY_SECONDS) -> None:
+        self._ledger = ledger
+        self._first_retry_seconds = first_retry_seconds
+        self._left: dict[int, str] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._ending = False
+
+    def close(self, association_id: int, outcome: str) -> bool:
+        """Close one row; whether it is written. If not, it will be."""
+        if self._written(association_id, outcome):
+            return True
+        with self._changed:
+            self._left[association_id] = outcome
+            if self._thread is None and not self._ending:
+                self._thread = threading.Thread(target=self._retry, name="closing")
+                self._thread.start()
+        return False
+
+    def end(self) -> None:
+        """Give up; the next start closes what is left."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _written(self, association_id: int, outcome: str) -> bool:
+        try:
+            close_association(self._ledger, association_id, outcome)
+        except StorageError as error:
+            log.error("the end of an association could not be recorded: %s", error)
+            return False
+        return True
+
+    def _retry(self) -> None:
+        pause = self._first_retry_seconds
+        while self._wait(pause):
+            association_id, outcome = next(iter(self._left.items()))
+            if self._written(association_id, outcome):
+                del self._left[association_id]
+                pause = 0.0
+            else:
+                pause = min(max(self._first_retry_seconds, pause * 2), LONGEST_RETRY_SECONDS)
+        self._ledger.close()  # this thread's connection
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait a moment; whether there is something to try again then."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ending, seconds)
+            if self._left and not self._ending:
+                return True
+            self._thread = None
+            return False
