@@ -6,16 +6,18 @@ import json
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from config.errors import MedAIError
+from config.errors import StorageError
 from config.schema import Settings
 from dicomnode.web.app import create_app, serve
 from dicomnode.web.metrics import Figure
-from storage import overview
+from storage import overview, scrub
 from storage.db import open_ledger
+from storage.faults import faults
 from storage.objects import ObjectStore
 from storage.records import Delivery, Job
 
@@ -25,15 +27,16 @@ OPEN_DELIVERIES = ["waiting", "sending"]
 
 def problems(settings: Settings, data_dir: Path) -> list[str]:
     """What keeps the node from its work, one plain sentence each."""
-    found = []
+    found = faults(data_dir, min_free=settings.storage.min_free)
     try:
-        ObjectStore(data_dir, min_free=settings.storage.min_free).check_room()
-        overview.counts_by_state()
-    except MedAIError as error:
-        found.append(str(error))
-    state = json.loads((data_dir / "node.json").read_text(encoding="utf-8"))
-    found += [f"process {name} is down and is being restarted" for name in state["failing"]]
-    return found
+        found += [] if found else scrub.summary()
+        state = json.loads((data_dir / "node.json").read_text(encoding="utf-8"))
+    except StorageError as error:
+        return [*found, str(error)]
+    except OSError:
+        return found or ["the data folder is not the one of the running node"]
+    failing = state["failing"]
+    return [*found, *(f"process {name} is down and is being restarted" for name in failing)]
 
 
 def figures(data_dir: Path, store: ObjectStore) -> Iterator[Figure]:
@@ -61,6 +64,19 @@ def figures(data_dir: Path, store: ObjectStore) -> Iterator[Figure]:
         "medai_disk_free_bytes",
         "Bytes that the disk of the data folder still takes.",
         {(): float(store.free_bytes())},
+    )
+    found = Counter(scrub.findings().values())
+    yield Figure(
+        "medai_scrub_findings",
+        "Stored objects that are not as they were stored.",
+        {(kind,): float(found[kind]) for kind in ("damaged", "missing")},
+        labels=("kind",),
+    )
+    yield Figure(
+        "medai_scrub_objects_total",
+        "Stored objects that were read again.",
+        {(): float(scrub.place().objects)},
+        kind="counter",
     )
     state = json.loads((data_dir / "node.json").read_text(encoding="utf-8"))
     yield Figure(

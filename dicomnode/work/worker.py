@@ -34,6 +34,7 @@ from dicomnode.work.assembler import Assembler
 from dicomnode.work.delivery import Courier
 from dicomnode.work.models import make_engine, make_registry
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
+from dicomnode.work.scrubbing import scrub_until
 from dicomnode.work.switches import is_paused, node_id
 from storage import jobs, outbox
 from storage.db import Ledger, open_ledger, process_name
@@ -90,6 +91,9 @@ class Worker:
             for number in range(self.settings.models.worker_threads)
         ]
         threads.append(threading.Thread(target=self._keep_leases, name="leases"))
+        rate = self.settings.storage.scrub_bytes_per_second
+        scrubbing = (self._stopping, self.ledger, self.store, rate)
+        threads.append(threading.Thread(target=scrub_until, args=scrubbing, name="scrub"))
         for thread in threads:
             thread.start()
         again = 0.0

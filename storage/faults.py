@@ -1,0 +1,83 @@
+"""What keeps a data folder from taking objects, looked for from outside as a stranger would."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+from config.errors import StorageError
+from storage.db import FILE_NAME
+from storage.objects import ObjectStore
+
+PROBE_SECONDS = 2.0
+"""How long another may hold the writer's lock before that is a fault."""
+
+_TABLES_READ = ("association", "instance", "series", "job", "delivery")
+
+
+def faults(data_dir: Path, *, min_free: Literal["auto"] | int = "auto") -> list[str]:
+    """What is wrong with a data folder now, one plain sentence each.
+
+    Args:
+        data_dir: The data folder of a node that was started before.
+        min_free: The free-space mark, as in the settings.
+    """
+    if not data_dir.is_dir():
+        missing = not data_dir.exists()
+        return [
+            "the data folder is missing"
+            if missing
+            else "something else lies where the data folder was"
+        ]
+    found = [*_folder_faults(data_dir)]
+    try:
+        ObjectStore(data_dir, min_free=min_free).check_room()
+    except StorageError as error:
+        found.append(str(error))
+    return [*found, *_database_faults(data_dir / FILE_NAME)]
+
+
+def _folder_faults(data_dir: Path) -> Iterator[str]:
+    for name in ("", "objects", "spool"):
+        folder = data_dir / name
+        what = f"the folder {name} of the data folder" if name else "the data folder"
+        if not folder.is_dir():
+            yield f"{what} is missing"
+        elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):  # also on a read-only disk
+            yield f"{what} cannot be written"
+
+
+def _database_faults(path: Path) -> Iterator[str]:
+    if not path.exists():
+        yield "the database is missing"
+        return
+    uri = f"{path.resolve().as_uri()}?mode=rw"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=PROBE_SECONDS)) as database:
+            # A connection of its own: one that is open already may read what it read before.
+            for table in _TABLES_READ:
+                database.execute(f"SELECT count(*) FROM {table}")  # noqa: S608 - names of ours
+            if _is_stuck(database):
+                yield f"another program has the database locked for {PROBE_SECONDS:g} s or longer"
+    except sqlite3.OperationalError as error:
+        yield f"the database cannot be written: {error}"
+    except sqlite3.Error as error:
+        yield f"the database is damaged: {error}"
+
+
+def _is_stuck(database: sqlite3.Connection) -> bool:
+    """Whether nobody can write: the lock is held, and whoever holds it commits nothing."""
+    (before,) = database.execute("PRAGMA data_version").fetchone()
+    try:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        (after,) = database.execute("PRAGMA data_version").fetchone()
+        return bool(before == after)
+    return False
