@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import threading
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from config.errors import UsageError
 from storage.objects import Incoming, storage_errors, sync_folder
+
+SHORTEST_NAME = 8
+"""Digits of a digest that name a refused object at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A refused object that lies in quarantine.
+
+    Attributes:
+        digest: SHA-256 of the data set's bytes as far as they came, hexadecimal.
+        size: Their number.
+        status: What the sender was answered, ``0xC000``.
+        reason: Short stable code.
+        why: One sentence without patient data.
+        calling_ae: Who sent it.
+        received_at: When, seconds since the epoch.
+        path: The file: a Part 10 head made of the command, and what came of the data set.
+    """
+
+    digest: str
+    size: int
+    status: str
+    reason: str
+    why: str
+    calling_ae: str
+    received_at: float
+    path: Path
 
 
 class Quarantine:
@@ -46,21 +80,85 @@ class Quarantine:
             self._make_room(refused.size)
             refused.finish()
             os.fsync(refused.fd)
-            note = json.dumps({"digest": refused.digest, "size": refused.size, **why}, indent=1)
+            facts = {"digest": refused.digest, "size": refused.size, "received_at": time.time()}
+            note = json.dumps({**facts, **why}, indent=1)
             path.with_suffix(".json").write_text(note, encoding="utf-8")
             refused.move_to(path)
             sync_folder(self.folder)
             return True
 
+    def list(self) -> list[Refused]:
+        """What lies here, the newest first.
+
+        Raises:
+            StorageError: The folder cannot be read.
+        """
+        with storage_errors("reading the quarantine"):
+            found = [entry for path in self.folder.glob("*.dcm") if (entry := _read(path))]
+        return sorted(found, key=lambda entry: entry.received_at, reverse=True)
+
+    def find(self, name: str) -> Refused:
+        """The one object whose digest begins with these digits.
+
+        Raises:
+            UsageError: There is none, or more than one, or too few digits were given.
+        """
+        if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST_NAME},64}}", name):
+            raise UsageError(
+                f"a refused object is named by its digest, or the first {SHORTEST_NAME} digits of "
+                "it or more; a quarantined instance as instance:17"
+            )
+        found = [entry for entry in self.list() if entry.digest.startswith(name)]
+        if len(found) != 1:
+            many = "more than one object" if found else "no object"
+            raise UsageError(f"{many} in quarantine has a digest that begins with {name}")
+        return found[0]
+
+    def remove(self, entry: Refused) -> None:
+        """Delete an object and its note; harmless when they are gone already.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        with storage_errors("deleting from the quarantine"):
+            entry.path.unlink(missing_ok=True)
+            entry.path.with_suffix(".json").unlink(missing_ok=True)
+            sync_folder(self.folder)
+
     def _make_room(self, size: int) -> None:
         entries = []
         for path in self.folder.glob("*.dcm"):
-            facts = path.stat()
-            entries.append((facts.st_mtime_ns, facts.st_size, path))
+            with contextlib.suppress(FileNotFoundError):  # another process makes room as well
+                facts = path.stat()
+                entries.append((facts.st_mtime_ns, facts.st_size, path))
         held = sum(entry[1] for entry in entries)
         for _, length, path in sorted(entries):
             if held + size <= self._room:
                 break
-            path.unlink()
+            path.unlink(missing_ok=True)
             path.with_suffix(".json").unlink(missing_ok=True)
             held -= length
+
+
+def _read(path: Path) -> Refused | None:
+    """One object with its note; what the note does not say is read off the file."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:  # another process made room at this very moment
+        return None
+    note: dict[str, Any] = {}
+    try:
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        note = content if isinstance(content, dict) else {}
+    except (FileNotFoundError, ValueError):
+        note = {"why": "its note is missing or unreadable"}
+    return Refused(
+        digest=path.stem,
+        size=int(note.get("size", facts.st_size)),
+        status=str(note.get("status", "")),
+        reason=str(note.get("reason", "")),
+        why=str(note.get("why", "")),
+        calling_ae=str(note.get("calling_ae", "")),
+        received_at=float(note.get("received_at", facts.st_mtime)),
+        path=path,
+    )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from config.errors import MedAIError, SettingsError, UsageError
-from dicomnode.cli import audit, demo, files, models, run, settings, work
+from dicomnode.cli import audit, demo, files, models, quarantine, run, settings, work
 
 DONE, ANSWER_IS_NO, WRONG_USE = 0, 1, 2
 
@@ -54,6 +54,7 @@ app.command("resume")(work.resume)
 app.command("complete")(work.complete)
 app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
+app.add_typer(quarantine.app, name="quarantine")
 
 
 def main() -> None:
