@@ -196,6 +196,11 @@ def _closed_uncovered() -> list[tuple[int, str]]:
     return list(query.tuples())
 
 
+def is_own_result(sop_instance_uid: str) -> bool:
+    """Whether this node made the object."""
+    return bool(Result.select().where(Result.sop_instance_uid == sop_instance_uid).exists())
+
+
 def unindexed(limit: int = 500) -> list[Instance]:
     """Instances the worker has not read yet, oldest first."""
     return list(
@@ -363,7 +368,7 @@ def calling_ae_of(series_instance_uid: str) -> str | None:
 
 def settle_studies(ledger: Ledger, quiet_seconds: float) -> int:
     """Settle the studies whose series are all answered and that have been quiet; how many."""
-    ripe = _ripe_studies(time.time() - quiet_seconds)
+    ripe = _ripe_studies(time.time(), quiet_seconds)
     if not ripe.exists():
         return 0
     with ledger.transaction() as change:
@@ -374,12 +379,16 @@ def settle_studies(ledger: Ledger, quiet_seconds: float) -> int:
     return len(studies)
 
 
-def _ripe_studies(before: float) -> Any:
+def _ripe_studies(now: float, quiet_seconds: float) -> Any:
     waiting = Series.select(Series.study).where(
         Series.state.in_(["receiving", "complete", "reopened"])
     )
     return Study.select().where(
         Study.state.in_(["open", "reopened"])
-        & (Study.last_object_at <= before)
+        & (
+            (Study.last_object_at <= now - quiet_seconds)
+            # Noted before the clock was set back: all its series are answered, which took a while.
+            | (Study.last_object_at > now + quiet_seconds)
+        )
         & Study.study_instance_uid.not_in(waiting)
     )

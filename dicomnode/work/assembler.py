@@ -20,6 +20,7 @@ from dicomnode.series.assembly import Complete, Evidence, Verdict, completeness
 from dicomnode.series.explain import UnitExplanation, explain_unit, units_of
 from dicomnode.series.headers import read_header, text
 from dicomnode.series.quality import assess, is_single_image
+from dicomnode.work.clock import Silence
 from dicomnode.work.revisions import Difference, compare
 from storage import index, jobs
 from storage.db import Change, Ledger
@@ -65,6 +66,7 @@ class Assembler:
         self._store = store
         self._registry = registry
         self._node_id = node_id
+        self._silence = Silence()
         self._gaps: dict[str, tuple[tuple[int, float], bool]] = {}
 
     def step(self) -> tuple[int, float]:
@@ -150,6 +152,7 @@ class Assembler:
                     log.exception("series.crashed")
                 self._skip(series, error)
         self._gaps = {row.get_id(): gap for row in waiting if (gap := self._gaps.get(row.get_id()))}
+        self._silence.keep(row.get_id() for row in waiting)
         return queued, again
 
     def _skip(self, series: Series, error: Exception) -> None:
@@ -165,7 +168,9 @@ class Assembler:
         evidence = Evidence(
             received=series.instances,
             # Whose association broke off calls again to send the rest: its silence begins then.
-            last_object=max(series.last_object_at, index.last_broken_off(uid)),
+            last_object=self._silence.began(
+                uid, max(series.last_object_at, index.last_broken_off(uid))
+            ),
             open_associations=index.open_associations_of(uid),
             single_image=series.single_image,
             forced=series.forced,

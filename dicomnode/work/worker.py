@@ -31,6 +31,7 @@ from config.errors import (
 from config.schema import Settings
 from dicomnode.results.provenance import Provenance
 from dicomnode.work.assembler import Assembler
+from dicomnode.work.clock import ClockWatch
 from dicomnode.work.delivery import Courier
 from dicomnode.work.models import make_engine, make_registry
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
@@ -79,6 +80,7 @@ class Worker:
         self._assembler = Assembler(
             settings, self.ledger, self.store, self.registry, node_id(self.ledger)
         )
+        self._clock = ClockWatch()
         self._nudged = Nudged(data_dir, "worker")
         self._stopping = threading.Event()
         self._jobs = threading.Condition()
@@ -113,6 +115,8 @@ class Worker:
 
     def _look_around(self) -> float:
         again = time.time() + POLL_SECONDS
+        with _reported("watching the clock"):
+            self._clock.look(self.ledger)
         with _reported("assembling"):
             queued, again = self._assembler.step()
             if queued or jobs.return_expired(self.ledger):
