@@ -25,9 +25,9 @@ import structlog
 from config.errors import MedAIError, StorageError, UsageError
 from config.redact import Redactor, configure_logging, load_key
 from config.schema import Settings
-from storage import index, jobs, outbox
+from dicomnode.recovery import recover
+from storage import jobs, outbox
 from storage.db import Ledger, open_ledger
-from storage.objects import ObjectStore
 
 log = structlog.get_logger(__name__)
 
@@ -213,19 +213,10 @@ class Node:
 
     def _recover(self, ledger: Ledger) -> None:
         """Finish or remove what a crash left, before anything new comes."""
-        store = ObjectStore(self.data_dir, min_free=self.settings.storage.min_free)
-        found = store.recover(index.known_keys)
-        store.close()
-        counts = {
-            "objects_removed": found.removed + found.spooled,
-            "associations_lost": index.close_lost_associations(ledger),
-            "jobs_returned": jobs.return_orphans(ledger, crashed=False),
-            "deliveries_returned": outbox.return_orphans(ledger),
-        }
-        # Whoever starts a node has often just mended what deliveries were waiting for.
-        outbox.try_all_now(ledger)
+        begun = time.monotonic()
+        counts = recover(ledger, self.settings)
+        log.info("node.recovered", **counts, seconds=round(time.monotonic() - begun, 2))
         if any(counts.values()):
-            log.info("node.recovered", **counts)
             self._audit(ledger, "node.recovered", detail=counts)
 
     def _plan(self) -> None:
@@ -297,17 +288,24 @@ class Node:
                 if due and not self._stopping.is_set():
                     child.start()
                     log.info("process.restarted", process=child.name, restarts=child.restarts)
-            self._write_state()
+            try:
+                self._write_state()
+            except OSError as error:  # the processes go on, and resume what can be resumed
+                log.error("state.unwritable", why=error.strerror)
 
     def _note_death(self, ledger: Ledger, child: _Child) -> None:
         code = child.process.exitcode
         log.error("process.died", process=child.name, exit_code=code)
-        if child.name == "worker":
-            jobs.return_orphans(ledger, crashed=True)
-            outbox.return_orphans(ledger)
-        detail = {"exit_code": code if code is not None else "unknown"}
-        self._audit(ledger, "process.died", detail=detail, name=child.name)
         child.failed()
+        detail = {"exit_code": code if code is not None else "unknown"}
+        try:
+            if child.name == "worker":
+                jobs.return_orphans(ledger, crashed=True)
+                outbox.return_orphans(ledger)
+            self._audit(ledger, "process.died", detail=detail, name=child.name)
+        except StorageError as error:
+            # What it left returns by itself when its lease has run out.
+            log.error("process.died", process=child.name, why=str(error))
 
     def _end(self) -> None:
         for child in self._children:
