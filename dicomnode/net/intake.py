@@ -20,7 +20,7 @@ from dicomnode.net.commit import GroupCommit
 from dicomnode.net.status import Answer
 from dicomnode.net.walk import DatasetWalk, WalkedHeader, is_uid
 from storage.db import Ledger
-from storage.index import Arrival
+from storage.index import Arrival, is_own_result
 from storage.nudge import nudge
 from storage.objects import Incoming, ObjectStore
 from storage.part10 import file_head
@@ -87,6 +87,7 @@ class Intake:
         self.commits = GroupCommit(store, ledger, self._nudge)
         self.draining = False
         self._data_dir = data_dir
+        self._takes_own_results = settings.own_results == "store"
         self._nudged = 0.0
 
     def begin(self, command: StoreCommand, link: Link) -> Reception:
@@ -103,11 +104,13 @@ class Intake:
             return status.NOT_ACCEPTED
         if not is_uid(command.sop_instance_uid):
             return status.MALFORMED.because("Affected SOP Instance UID is not a UID")
-        return self._room_refusal()
+        return self._state_refusal(command.sop_instance_uid)
 
-    def _room_refusal(self) -> Answer | None:
+    def _state_refusal(self, sop_instance_uid: str) -> Answer | None:
         try:
             self.store.check_room()
+            if not self._takes_own_results and is_own_result(sop_instance_uid):
+                return status.OWN_RESULT
         except OutOfSpaceError:
             return status.OUT_OF_SPACE
         except StorageError:
@@ -133,6 +136,7 @@ _TOLD_ONCE = frozenset(
         status.NOT_AUTHORISED,
         status.OUT_OF_SPACE,
         status.STORAGE_FAULT,
+        status.OWN_RESULT,
     )
 )
 

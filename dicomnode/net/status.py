@@ -52,6 +52,9 @@ MALFORMED = Answer(0xC000, "Data set is not well-formed", "PS3.4 B.2.3", "malfor
 NOT_ACCEPTED = Answer(
     0x0122, "SOP class is not the one of this presentation context", "PS3.7 Annex C", "sop-class"
 )
+OWN_RESULT = Answer(
+    0x0122, "A result of this node: results are not taken back here", "PS3.7 Annex C", "own-result"
+)
 NOT_AUTHORISED = Answer(
     0x0124, "This AE title may not store here", "PS3.7 Annex C", "not-authorised"
 )
@@ -64,6 +67,7 @@ ANSWERS = (
     DISAGREES,
     MALFORMED,
     NOT_ACCEPTED,
+    OWN_RESULT,
     NOT_AUTHORISED,
     FAILED,
 )

@@ -26,6 +26,7 @@ from tests.contract.wire import (
     store_rq,
 )
 from tests.raw import BIG, CT, DEFLATED, EXPLICIT, JPEG, SYNTAXES, Coding, ct, parts
+from tests.storage_rows import ready_job, some_jobs
 
 ON_ONE_NODE = settings(
     max_examples=100,
@@ -288,6 +289,17 @@ def test_a_peer_that_may_not_store(start: StartNode) -> None:
             assert answer.comment
     assert node.files() == []
     assert len(node.events("object.refused")) == 1
+
+
+@pytest.mark.parametrize(("own_results", "status"), [("store", 0x0000), ("refuse", 0x0122)])
+def test_a_result_of_this_node_sent_back(start: StartNode, own_results: str, status: int) -> None:
+    node = start(storage={"own_results": own_results})
+    (job,) = some_jobs(node.ledger, 1)
+    deliveries = ready_job(node.ledger, job, kinds=["sr"])
+    uid = deliveries[0].result.sop_instance_uid
+    with Wire.associate(node.port) as wire:
+        assert wire.store(ct(sop_instance=uid), instance=uid).status == status
+        assert wire.store(ct()).status == 0
 
 
 @pytest.mark.feature("P02")
