@@ -9,11 +9,12 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import get_args
 
 import structlog
 from pydicom.uid import ExplicitVRLittleEndian
@@ -28,7 +29,7 @@ from config.errors import (
     StaleStateError,
     StorageError,
 )
-from config.schema import Settings
+from config.schema import ResultKind, Settings
 from dicomnode.results.provenance import Provenance
 from dicomnode.work.assembler import Assembler
 from dicomnode.work.clock import ClockWatch
@@ -48,6 +49,7 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 LEASE_SECONDS = 60.0
+KINDS: tuple[str, ...] = get_args(ResultKind)
 
 
 def provenance_of(job: Job, settings: Settings, ledger: Ledger, registry: Registry) -> Provenance:
@@ -106,6 +108,10 @@ class Worker:
             self._jobs.notify_all()
         for thread in (*threads, *self._couriers.values()):
             thread.join()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the object store and of the nudges' address."""
         self._nudged.close()
         self.store.close()
 
@@ -133,12 +139,13 @@ class Worker:
         while not self._stopping.is_set():
             ran = False
             with _reported("running a job"):
-                ran = self._run_one()
+                ran = self.run_one()
             if not ran:
                 with self._jobs:
                     self._jobs.wait(POLL_SECONDS)
 
-    def _run_one(self) -> bool:
+    def run_one(self) -> bool:
+        """Run the next job to its end, if there is one to run now."""
         if is_paused():
             return False
         job = jobs.claim(self.ledger, self.owner, LEASE_SECONDS)
@@ -188,14 +195,23 @@ class Worker:
                     object_key=stored.key,
                 )
             )
-        wanted = {
-            name: destination.results
-            for name in json.loads(job.send_to)
-            if (destination := self.settings.destination(name)) is not None
-        }
-        jobs.finish(self.ledger, job, results, wanted, analysis.seconds)
-        self.store.settle([result.object_key for result in results])
+        keys = [result.object_key for result in results]
+        try:
+            wanted = self._wanted(json.loads(job.send_to))
+            jobs.finish(self.ledger, job, results, wanted, analysis.seconds)
+        except StaleStateError:
+            # Somebody else decided about the job meanwhile: these objects belong to nothing.
+            for key in keys:
+                self.store.remove(key)
+            self.store.settle(keys)
+            raise
+        self.store.settle(keys)
         nudge(self.ledger.data_dir, "worker")
+
+    def _wanted(self, destinations: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Kinds of result by destination; one that left the settings waits for its return."""
+        found = {name: self.settings.destination(name) for name in destinations}
+        return {name: entry.results if entry else KINDS for name, entry in found.items()}
 
     def _failed(self, job: Job, reason: str, *, retry: bool) -> None:
         log.warning("job.failed", job=job.id, model=job.model, why=reason, attempt=job.attempt)

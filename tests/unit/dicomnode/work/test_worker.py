@@ -1,0 +1,78 @@
+"""One worker in this process: what becomes of a job, and of one that was taken away from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from config.schema import RouteSettings, Settings
+from dicomnode.work import worker as module
+from dicomnode.work.worker import Worker
+from storage import jobs
+from storage.outbox import NewResult
+from storage.records import Delivery, Job
+from tests import factories
+from tests.unit.dicomnode.work.conftest import Node, job_states
+
+ROUTE = RouteSettings(
+    name="CR", when={"Modality": "CR"}, model="xr-quality", send_to=("pacs", "gone")
+)
+
+
+def objects(data_dir: Path) -> int:
+    """How many files lie in the object store."""
+    found = (data_dir / "objects").rglob("*")
+    return sum(path.is_file() and path.name != "closed" for path in found)
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    settings = Settings(
+        destinations=[{"name": "pacs", "ae_title": "P", "host": "127.0.0.1", "port": 1}],
+    ).model_copy(update={"routes": (ROUTE,)})
+    made = Worker(settings, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def job(worker: Worker, tmp_path: Path) -> Iterator[Job]:
+    both = [
+        {"name": name, "ae_title": "P", "host": "127.0.0.1", "port": 1} for name in ROUTE.send_to
+    ]
+    node = Node(tmp_path, worker.registry, routes=(ROUTE,), destinations=both)
+    node.receive([factories.cr_image(seed=1)])
+    assert node.step() == 1
+    worker.ledger = node.ledger  # the last one that was opened is the one that may write
+    (row,) = Job.select()
+    yield row
+    node.close()
+
+
+@pytest.mark.feature("P43")
+def test_a_job_ends_ready_and_a_destination_that_is_gone_waits(worker: Worker, job: Job) -> None:
+    assert worker.run_one()
+    assert job_states() == ["ready"]
+    waiting = {(row.destination, row.result.kind) for row in Delivery.select()}
+    assert waiting == {("pacs", "sr"), ("gone", "sr")}
+
+
+def test_objects_of_a_job_that_was_cancelled_meanwhile_do_not_stay(
+    worker: Worker, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = objects(tmp_path)
+    finish: Callable[..., None] = jobs.finish
+
+    def cancelled_first(
+        ledger: object, running: Job, results: Sequence[NewResult], *rest: object
+    ) -> None:
+        jobs.cancel(worker.ledger, Job.get_by_id(running.id), "user:test")
+        assert objects(tmp_path) == before + len(results)
+        finish(ledger, running, results, *rest)
+
+    monkeypatch.setattr(module.jobs, "finish", cancelled_first)
+    assert worker.run_one()
+    assert job_states() == ["cancelled"]
+    assert objects(tmp_path) == before
