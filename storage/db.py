@@ -96,6 +96,19 @@ class _Connection(sqlite3.Connection):
         return super().cursor(factory)
 
 
+class _Database(SqliteDatabase):
+    """Reads what lies in the data folder now, not what a connection opened once."""
+
+    def cursor(self, named_cursor: Any = None) -> Any:
+        stale = not self.is_closed() and not self.in_transaction() and not self._in_place()
+        if stale:
+            self.close()
+        return super().cursor(named_cursor)
+
+    def _in_place(self) -> bool:
+        return bool(self.connection().in_place)
+
+
 def _identity(path: str) -> tuple[int, int] | None:
     try:
         facts = os.stat(path)
@@ -231,7 +244,7 @@ def open_ledger(data_dir: Path) -> Ledger:
     _refuse_network_file_system(data_dir)
     path = data_dir.resolve() / FILE_NAME
     _refuse_lost_database(path)
-    database = SqliteDatabase(
+    database = _Database(
         f"{path.as_uri()}?mode=rw",  # a file that is gone is a fault, not a reason for a new one
         pragmas={"journal_mode": "wal", "synchronous": "full", "foreign_keys": 1},
         timeout=BUSY_SECONDS,
