@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from config.errors import ModelError, SettingsError, UsageError
+from config.errors import ModelError, SettingsError, StorageError, UsageError
 from config.load import load_settings
 from config.schema import Settings
 
@@ -88,14 +88,18 @@ def open_data(config: Path | None) -> tuple[Settings, Ledger]:
     """The settings, and the database of a node that was started at least once.
 
     Raises:
+        StorageError: The database is missing or cannot be read.
         UsageError: No node ever ran on the data folder.
     """
     from storage.db import FILE_NAME, open_ledger  # noqa: PLC0415
 
     settings = read_settings(config)
-    if not (settings.node.data_dir / FILE_NAME).exists():
-        raise UsageError(f"no node has run on the data folder {settings.node.data_dir} yet")
-    return settings, open_ledger(settings.node.data_dir)
+    data_dir = settings.node.data_dir
+    if not (data_dir / FILE_NAME).exists():
+        if (data_dir / "objects").exists():
+            raise StorageError(f"the database is missing from the data folder {data_dir}")
+        raise UsageError(f"no node has run on the data folder {data_dir} yet")
+    return settings, open_ledger(data_dir)
 
 
 def show_json(content: Any) -> None:
