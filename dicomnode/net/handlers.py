@@ -99,10 +99,11 @@ def on_requested(event: evt.Event, desk: Desk) -> None:
 
 
 def _with_places(assoc: Any, caller: Caller, desk: Desk) -> Caller | Rejection:
-    """The caller when a place is left, over all and of its own; the association holds them."""
+    """The caller when a place is left, of its own and over all; the association holds them."""
     lanes = [(LOCAL_LIMIT_EXCEEDED, desk.max_associations, NODE)]
     if caller.max_associations is not None:
-        lanes.append((PEER_LIMIT_EXCEEDED, caller.max_associations, 1 + caller.entry))
+        # First, so that a peer at its limit takes no place of others, not for a moment.
+        lanes.insert(0, (PEER_LIMIT_EXCEEDED, caller.max_associations, 1 + caller.entry))
     for rejection, limit, lane in lanes:
         slot = desk.slots.take(limit, lane)
         if slot is None:

@@ -77,6 +77,13 @@ class PeerSocket(AssociationSocket):
             while drained < _DRAINED and (data := self.socket.recv(1 << 16)):
                 drained += len(data)
 
+    def close(self) -> None:
+        """Close the connection, also one that is cut already: pynetdicom leaves that open."""
+        sock = self.socket
+        super().close()
+        if sock is not None:
+            sock.close()
+
     def _serve(self, intake: Intake) -> None:
         """Serve the association here until pynetdicom is needed."""
         assoc = self.assoc

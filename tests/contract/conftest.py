@@ -17,6 +17,8 @@ from config.schema import Settings
 from dicomnode.net.scp import Limits, Receiver
 from storage.db import Ledger, open_ledger
 from storage.part10 import data_set_offset
+from tests.certificates import Authority, client_side
+from tests.contract import wire
 
 
 @dataclass
@@ -101,8 +103,13 @@ def start(tmp_path: Path, path: str) -> Iterator[StartNode]:
     def begin(*, artim_seconds: float = 20, idle_seconds: float = 20, **settings: Any) -> Node:
         node = {"ae_title": "MEDAI", "data_dir": tmp_path} | settings.pop("node", {})
         listener = socket.create_server(("127.0.0.1", 0))
+        if path.endswith("over TLS"):
+            authority = Authority(tmp_path)
+            identity = authority.issue("node")
+            node["tls"] = vars(identity)
+            wire.TLS_PORTS[listener.getsockname()[1]] = client_side(authority.path)
         ledger = open_ledger(tmp_path)
-        limits = Limits(artim_seconds, idle_seconds, short_path=path == "short")
+        limits = Limits(artim_seconds, idle_seconds, short_path=path.startswith("short"))
         receiver = Receiver(
             Settings(node=node, **settings), tmp_path, listener, 0, ledger=ledger, limits=limits
         )
@@ -111,6 +118,7 @@ def start(tmp_path: Path, path: str) -> Iterator[StartNode]:
         return nodes[-1]
 
     yield begin
+    wire.TLS_PORTS.clear()
     for node in nodes:
         node.stop()
         node.listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from tests.raw import CT, EXPLICIT
 VERIFICATION = "1.2.840.10008.1.1"
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 Context = tuple[int, str, Sequence[str]]
+TLS_PORTS: dict[int, ssl.SSLContext] = {}
+"""Ports on which a connection speaks TLS unless it is told what to speak."""
 STORE: Context = (1, CT, (EXPLICIT,))
 ECHO: Context = (3, VERIFICATION, ("1.2.840.10008.1.2",))
 
@@ -105,9 +108,12 @@ class Wire:
     rejected: tuple[int, int, int] | None = None
 
     @classmethod
-    def connect(cls, port: int) -> Self:
+    def connect(cls, port: int, tls: ssl.SSLContext | None = None) -> Self:
         sock = socket.create_connection(("127.0.0.1", port), timeout=20)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tls = tls or TLS_PORTS.get(port)
+        if tls is not None:
+            sock = tls.wrap_socket(sock, server_hostname="127.0.0.1")
         return cls(sock)
 
     @classmethod
@@ -118,8 +124,9 @@ class Wire:
         *,
         called: str = "MEDAI",
         calling: str = "TESTER",
+        tls: ssl.SSLContext | None = None,
     ) -> Self:
-        wire = cls.connect(port)
+        wire = cls.connect(port, tls)
         try:
             wire.sock.sendall(associate_rq(called, calling, contexts))
             kind, content = wire.read()
