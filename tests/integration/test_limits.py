@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -141,12 +142,10 @@ def test_garbage_on_the_port_does_not_disturb_the_next_peer(
     host, port = guarded.state.dicom
     with socket.create_connection((host, port), timeout=30) as connection:
         connection.sendall(garbage)
-        connection.shutdown(socket.SHUT_WR)
-        try:
+        with contextlib.suppress(OSError):  # the node may have closed it by now
+            connection.shutdown(socket.SHUT_WR)
             while connection.recv(4096):
                 continue
-        except ConnectionResetError:
-            pass  # as good an end as any
     assert echo(Peer("MEDAI", host, port, "CT1")) == 0
     assert guarded.state.processes["receiver-0"] == 0
     assert "Traceback" not in guarded.log.read_text()
