@@ -7,6 +7,7 @@ established, that question is where the short path takes the connection over.
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import ssl
 import threading
@@ -62,7 +63,22 @@ class PeerSocket(AssociationSocket):
         if self._intake is not None and state == _ESTABLISHED:
             intake, self._intake = self._intake, None
             self._serve(intake)
-        return bool(self._held) or bool(super().ready)
+        return bool(self._held) or self._is_readable()
+
+    def _is_readable(self) -> bool:
+        """As the base class has it, which asks `select`: that knows no descriptor above 1023."""
+        sock = self.socket
+        if sock is None:
+            return False
+        poll = select.poll()
+        try:
+            poll.register(sock, select.POLLIN)
+            readable = bool(poll.poll(0))
+        except (OSError, ValueError):  # it was closed at this very moment
+            self.event_queue.put("Evt17")
+            return False
+        # What TLS has read and not yet given out is not seen by the kernel.
+        return readable or (isinstance(sock, ssl.SSLSocket) and bool(sock.pending()))
 
     def _drain(self) -> None:
         """Throw away what still comes while the connection closes.

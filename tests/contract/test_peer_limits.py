@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +41,24 @@ def test_a_peer_over_its_limit_waits_and_others_do_not(start: StartNode) -> None
     assert {event["why"] for event in node.events("association.rejected")} == {
         "peer-limit-exceeded"
     }
+
+
+def test_descriptors_beyond_a_thousand_serve_as_well(start: StartNode) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    node = start()
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with Wire.associate(node.port) as wire:
+            assert wire.sock.fileno() > 1024
+            assert wire.echo().status == 0
+            assert wire.store(ct()).status == 0
+            wire.release()
+        assert node.outcomes() == ["released"]
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_title_for_any_shares_one_limit(start: StartNode) -> None:
