@@ -329,7 +329,7 @@ def test_tls_may_be_set_by_variables_and_is_checked_like_the_rest(tmp_path: Path
     assert str(raised.value) == (
         "medai_node.toml:1: node.tls.private_key: found nothing; wanted: a path"
     )
-    with pytest.raises(SettingsError, match="node.tls: found 3; wanted: a table"):
+    with pytest.raises(SettingsError, match=r"node.tls: found 3; wanted: a table"):
         load_settings(write(tmp_path, "[node]\ntls = 3\n"), {})
     with pytest.raises(SettingsError, match="did you mean MEDAI__NODE__TLS__CLIENT_CA"):
         load_settings(path, {"MEDAI__NODE__TLS__CLIENT_CAS": "x"})
@@ -349,7 +349,7 @@ def test_a_fingerprint_is_taken_as_openssl_writes_it(
     if taken is not None:
         assert load_settings(path, {}).peers[0].certificate == taken
         return
-    with pytest.raises(SettingsError, match="peers.0.certificate: found .* SHA-256 fingerprint"):
+    with pytest.raises(SettingsError, match=r"peers.0.certificate: found .* SHA-256 fingerprint"):
         load_settings(path, {})
 
 
