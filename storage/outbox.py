@@ -69,10 +69,14 @@ def withdraw_unsent(change: Change, job_id: int, reason: str) -> None:
 
 
 def destinations_due() -> list[str]:
-    """Names of the destinations for which something may go out now."""
+    """Names of the destinations for which something may go out now, or is under way.
+
+    What is under way while nobody delivers there was left behind, and goes out again.
+    """
+    due = (Delivery.state == "waiting") & (Delivery.not_before <= time.time())
     query = (
         Delivery.select(Delivery.destination)
-        .where((Delivery.state == "waiting") & (Delivery.not_before <= time.time()))
+        .where(due | (Delivery.state == "sending"))
         .distinct()
         .tuples()
     )
@@ -82,13 +86,15 @@ def destinations_due() -> list[str]:
 def claim(ledger: Ledger, destination: str, limit: int) -> list[Delivery]:
     """Take the next deliveries for a destination, in order.
 
-    Nothing is taken while the oldest one still waits for its next attempt: the order holds.
+    Nothing is taken while the oldest one still waits for the destination: the order holds. One
+    that the destination itself answered with a failure does not hold up the others.
     """
     now = time.time()
+    due = Delivery.status.is_null() | (Delivery.not_before <= now)
     with ledger.transaction() as change:
         waiting = (
             Delivery.select()
-            .where((Delivery.destination == destination) & (Delivery.state == "waiting"))
+            .where((Delivery.destination == destination) & (Delivery.state == "waiting") & due)
             .order_by(Delivery.id)
             .limit(limit)
         )
@@ -129,6 +135,7 @@ def put_back(
     first: float,
     longest: float,
     jitter: float,
+    status: int | None = None,
 ) -> None:
     """The destination could not take the objects now; try again later, ever later.
 
@@ -139,11 +146,12 @@ def put_back(
         first: Delay after the first attempt in seconds; it doubles with each.
         longest: Longest delay in seconds.
         jitter: In [0, 1), spreads the delay over its upper half.
+        status: What the destination answered to this very object, if it is that.
     """
     with ledger.transaction() as change:
         for row in rows:
             delay = min(longest, first * 2.0 ** min(row.attempt - 1, 30)) * (0.5 + jitter / 2)
-            change.move(row, "waiting", reason=reason, not_before=change.now + delay)
+            change.move(row, "waiting", reason=reason, status=status, not_before=change.now + delay)
 
 
 def return_orphans(ledger: Ledger, destination: str | None = None) -> int:

@@ -27,14 +27,19 @@ log = structlog.get_logger(__name__)
 
 BATCH = 50
 
-# PS3.4 B.2.3: these the peer will answer every time; all other failures may pass.
-REFUSALS = {
-    0xA900: "data set does not match SOP class",
-    0xC000: "cannot understand",
+# These the peer will answer every time; all other failures may pass.
+_REFUSALS = {
     0x0117: "invalid SOP instance",
     0x0122: "SOP class not supported",
     0x0124: "not authorised",
 }
+
+
+def _refusal(status: int) -> str | None:
+    # A9xx and Cxxx are ranges (PS3.4 B.2.3).
+    if status >> 8 == 0xA9:
+        return "data set does not match SOP class"
+    return "cannot understand" if status >> 12 == 0xC else _REFUSALS.get(status)
 
 
 class Courier:
@@ -84,8 +89,7 @@ class Courier:
             contexts = contexts_for(files)[0]
             with open_association_to(peer, contexts) as link:
                 for facts in files:
-                    if self._answered(link, facts, waiting[0], destination):
-                        accepted += 1
+                    accepted += self._answered(link, facts, waiting[0], destination)
                     waiting.pop(0)
         except MedAIError as error:
             status = error.status if isinstance(error, PeerError) else None
@@ -105,20 +109,30 @@ class Courier:
         if accepted_by_peer(status):
             outbox.accepted(self._ledger, row, status)
             return True
-        if status in REFUSALS:
-            why = f"0x{status:04X}: {REFUSALS[status]}"
+        if (refusal := _refusal(status)) is not None:
+            why = f"0x{status:04X}: {refusal}"
             outbox.refused(self._ledger, row, why, status)
             log.warning("delivery.refused", destination=self._name, why=why)
             return False
-        raise PeerError(f"{destination.name} answered C-STORE with 0x{status:04X}", status)
+        why = f"{destination.name} answered C-STORE with 0x{status:04X}"
+        if status >> 8 == 0xA7:  # out of resources: so it will answer what follows
+            raise PeerError(why, status)
+        log.warning("delivery.postponed", destination=self._name, why=why, status=status)
+        self._put_back([row], why, destination, status)
+        return False
 
     def _put_back(
-        self, rows: Sequence[Delivery], why: str, destination: DestinationSettings | None
+        self,
+        rows: Sequence[Delivery],
+        why: str,
+        destination: DestinationSettings | None,
+        status: int | None = None,
     ) -> None:
         outbox.put_back(
             self._ledger,
             rows,
             why,
+            status=status,
             first=destination.retry_seconds if destination else 60.0,
             longest=destination.retry_max_seconds if destination else 3600.0,
             jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing

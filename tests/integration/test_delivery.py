@@ -82,12 +82,38 @@ def test_a_busy_pacs_is_asked_again_and_the_order_holds(tmp_path: Path) -> None:
         assert sum("0xA700" in row["detail"] for row in postponed) == 3
 
 
+@pytest.mark.feature("P42")
+def test_a_pacs_that_fails_one_object_gets_the_others(tmp_path: Path) -> None:
+    mended = threading.Event()
+    failed: list[int] = []
+
+    def answer(number: int) -> int:
+        if pacs.stores[number - 1] == pacs.stores[0] and not mended.is_set():
+            failed.append(number)
+            return 0x0110
+        return 0x0000
+
+    with (
+        StandInPacs(tmp_path / "pacs", answer=answer) as pacs,
+        NodeUnderTest(tmp_path / "node", routes_to(pacs.port)) as node,
+    ):
+        studies = [send_study(node, tmp_path / f"{seed}", seed) for seed in (6, 7)]
+        assert pacs.wait_for(3, 60), node.log.read_text()
+        assert failed
+        said = "SELECT 1 FROM audit_event WHERE detail LIKE '%answered C-STORE with 0x0110%'"
+        node.wait_until(lambda: node.rows(said), "the failure is in the audit chain")
+        mended.set()
+        assert pacs.wait_for(4, 60), node.log.read_text()
+        node.wait_until(node.at_rest, "rest")
+        assert kinds_by_study(headers(pacs)) == {study: {"SEG": 1, "SR": 1} for study in studies}
+
+
 @pytest.mark.feature("P36", "P41")
 def test_a_refusal_is_shown_with_its_reason_and_sent_again_by_hand(tmp_path: Path) -> None:
     willing = threading.Event()
     with (
         StandInPacs(
-            tmp_path / "pacs", answer=lambda _: 0x0000 if willing.is_set() else 0xC000
+            tmp_path / "pacs", answer=lambda _: 0x0000 if willing.is_set() else 0xC123
         ) as pacs,
         NodeUnderTest(tmp_path / "node", routes_to(pacs.port)) as node,
     ):
@@ -95,8 +121,8 @@ def test_a_refusal_is_shown_with_its_reason_and_sent_again_by_hand(tmp_path: Pat
         refused = "SELECT 1 FROM delivery WHERE state = 'refused'"
         node.wait_until(lambda: len(node.rows(refused)) == 2, "both were refused")
         rows = node.json("deliveries")
-        assert {(row["state"], row["status"]) for row in rows} == {("refused", 0xC000)}
-        assert {row["reason"] for row in rows} == {"0xC000: cannot understand"}
+        assert {(row["state"], row["status"]) for row in rows} == {("refused", 0xC123)}
+        assert {row["reason"] for row in rows} == {"0xC123: cannot understand"}
         assert [job["state"] for job in node.json("jobs")] == ["delivery failed"]
         willing.set()
         for row in rows:

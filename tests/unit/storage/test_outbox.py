@@ -47,7 +47,6 @@ def test_each_destination_gets_its_objects_in_order(
     assert ids(outbox.claim(ledger, "pacs", 2)) == wanted[:2]
     assert ids(outbox.claim(ledger, "pacs", 9)) == wanted[2:]
     assert outbox.claim(ledger, "pacs", 9) == []
-    assert outbox.destinations_due() == ["desk"]
     assert [row.result.kind for row in outbox.claim(ledger, "desk", 9)] == KINDS
 
 
@@ -62,6 +61,30 @@ def test_what_was_put_back_goes_before_what_follows_it(
     assert len(outbox.claim(ledger, "desk", 9)) == 5
     Delivery.update(not_before=0.0).execute()
     assert ids(outbox.claim(ledger, "pacs", 9)) == ids(to("pacs"))[1:]
+
+
+@pytest.mark.feature("P42")
+def test_an_object_that_the_destination_fails_does_not_hold_up_the_others(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    first, *others = outbox.claim(ledger, "pacs", 2)
+    outbox.put_back(ledger, [first], "0x0110", first=60, longest=600, jitter=0, status=0x0110)
+    outbox.put_back(ledger, others, "offline", first=0, longest=0, jitter=0)
+    assert ids(outbox.claim(ledger, "pacs", 9)) == ids(to("pacs"))[1:]
+    Delivery.update(not_before=0.0).execute()
+    assert ids(outbox.claim(ledger, "pacs", 9)) == [first.id]
+
+
+@pytest.mark.feature("P42")
+def test_a_destination_is_due_while_something_is_left_under_way(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    for row in outbox.claim(ledger, "pacs", 9)[1:]:
+        outbox.accepted(ledger, row, 0)
+    assert outbox.destinations_due() == ["desk", "pacs"]
+    assert outbox.return_orphans(ledger, "pacs") == 1
+    outbox.accepted(ledger, *outbox.claim(ledger, "pacs", 9), 0)
+    assert outbox.destinations_due() == ["desk"]
 
 
 @pytest.mark.feature("P42")
