@@ -19,6 +19,9 @@ MAX_CRASHES = 3
 FIRST_RETRY_SECONDS = 2.0
 LONGEST_RETRY_SECONDS = 300.0
 
+# A cancelled job is among them: it may be retried by hand, and must not speak after a newer one.
+_REPLACEABLE = ("queued", "running", "validating", "ready", "failed", "cancelled")
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
@@ -77,7 +80,7 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
     earlier = Job.select().where(
         (Job.subject == request.subject)
         & (Job.route == request.route)
-        & Job.state.in_(["queued", "running", "validating", "ready", "failed"])
+        & Job.state.in_(_REPLACEABLE)
     )
     for job in list(earlier):
         supersede(change, job, "newer objects of the series came")
@@ -103,14 +106,9 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
 
 
 def current_jobs_of(series: Series) -> list[Job]:
-    """The jobs of a series whose word counts or is still to come, oldest first."""
+    """The jobs of a series whose word counts or may still come, oldest first."""
     return list(
-        Job.select()
-        .where(
-            (Job.series == series)
-            & Job.state.in_(["queued", "running", "validating", "ready", "failed"])
-        )
-        .order_by(Job.id)
+        Job.select().where((Job.series == series) & Job.state.in_(_REPLACEABLE)).order_by(Job.id)
     )
 
 

@@ -48,7 +48,7 @@ JOB = _table(
     ready="superseded",
     failed="queued superseded",
     superseded="",
-    cancelled="queued",
+    cancelled="queued superseded",
 )
 DELIVERY = _table(
     waiting="sending withdrawn dead",

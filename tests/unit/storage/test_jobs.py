@@ -278,7 +278,7 @@ def test_a_job_that_is_done_cannot_be_cancelled(ledger: Ledger, state: str) -> N
         jobs.cancel(ledger, again(job), "admin")
 
 
-@pytest.mark.parametrize("state", ["queued", "running", "validating", "failed"])
+@pytest.mark.parametrize("state", ["queued", "running", "validating", "failed", "cancelled"])
 def test_newer_objects_supersede_what_was_not_done(ledger: Ledger, state: str) -> None:
     series = a_series(ledger)
     old = enqueue(ledger, series)
