@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -190,7 +191,8 @@ class Node:
                 self._wait_until_begun()
                 state = self._write_state()
                 self._audit(ledger, "node.started", detail={"dicom_port": state.dicom[1]})
-                on_ready(state)
+                if not self._stopping.is_set():
+                    on_ready(state)
                 self._watch(ledger)
             finally:
                 self._end()
@@ -249,7 +251,14 @@ class Node:
 
     def _spawn(self, name: str, main: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
         process = self._context.Process(target=main, args=arguments, name=name)
-        process.start()
+        # Ctrl-C reaches the whole process group; the supervisor alone decides when all end, also
+        # while a process still loads. The tracker is started first: starting it lifts the block.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return process
 
     def _wait_until_begun(self) -> None:
@@ -304,7 +313,7 @@ class Node:
                 outbox.return_orphans(ledger)
             self._audit(ledger, "process.died", detail=detail, name=child.name)
         except StorageError as error:
-            # What it left returns by itself when its lease has run out.
+            # Its jobs return when their leases have run out, its deliveries with the next courier.
             log.error("process.died", process=child.name, why=str(error))
 
     def _end(self) -> None:
