@@ -66,5 +66,11 @@ def main() -> None:
             raise
         print(error, file=sys.stderr)  # noqa: T201 - the command line's own voice
         sys.exit(WRONG_USE if isinstance(error, SettingsError | UsageError) else ANSWER_IS_NO)
+    except OSError as error:
+        if _Debug.wanted:
+            raise
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"{name}{error.strerror or 'the system refused'}", file=sys.stderr)  # noqa: T201
+        sys.exit(ANSWER_IS_NO)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dicomnode.net.standin import StandInPacs
     from dicomnode.node import NodeState
 
-START_SECONDS = 60.0
 RESULT_SECONDS = 120.0
 
 SETTINGS = """\

@@ -41,13 +41,19 @@ def peer_of(text: str, settings: Settings) -> Peer:
 
 
 def files_in(paths: list[Path]) -> list[Path]:
-    """The files themselves and every file below the folders, sorted."""
+    """The files themselves and every file below the folders, sorted.
+
+    Raises:
+        UsageError: There is none.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             found += sorted(entry for entry in path.rglob("*") if entry.is_file())
         else:
             found.append(path)
+    if not found:
+        raise UsageError("there is no file in " + ", ".join(map(str, paths)))
     return found
 
 
@@ -88,8 +94,6 @@ def send(paths: Paths, to: To, config: ConfigFile = None) -> None:
 
     peer = peer_of(to, read_settings(config))
     files = files_in(paths)
-    if not files:
-        raise UsageError("there is no file to send")
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("sending", total=len(files))
         answers = scu.send(files, peer, lambda _: progress.advance(task))
@@ -109,7 +113,7 @@ def explain(paths: Paths, config: ConfigFile = None, as_json: AsJson = False) ->
     from dicomnode.work.models import make_registry  # noqa: PLC0415
 
     settings = read_settings(config)
-    found = explain_files(paths, settings.routes, make_registry(settings), made_here)
+    found = explain_files(files_in(paths), settings.routes, make_registry(settings), made_here)
     if as_json:
         show_json(found.as_json())
     else:
@@ -142,8 +146,6 @@ def infer(
     registry = make_registry(settings)
     package = registry.find(model)
     files = files_in(paths)
-    if not files:
-        raise UsageError("there is no file to work on")
     _require_dicom(files)
     digest = hashlib.sha256(package.digest.encode())
     for content in sorted(hashlib.sha256(path.read_bytes()).digest() for path in files):

@@ -63,9 +63,11 @@ def test_a_file_that_is_no_dicom_gets_a_sentence(
     [
         (("send", "{file}", "--to", "nowhere"), "neither AE@HOST:PORT nor the name"),
         (("send", "{file}", "--to", "PACS@host:0"), "neither AE@HOST:PORT nor the name"),
-        (("send", "{folder}", "--to", "PACS@127.0.0.1:9"), "there is no file to send"),
+        (("send", "{folder}", "--to", "PACS@127.0.0.1:9"), "there is no file in"),
+        (("validate", "{folder}"), "there is no file in"),
+        (("explain", "{folder}"), "there is no file in"),
         (("echo", "PACS"), "neither AE@HOST:PORT nor the name"),
-        (("infer", "{folder}", "-m", "ct-tissue", "-o", "out"), "there is no file to work on"),
+        (("infer", "{folder}", "-m", "ct-tissue", "-o", "out"), "there is no file in"),
         (("config", "check", "--config", "missing.toml"), "there is no settings file"),
     ],
 )
@@ -86,6 +88,16 @@ def test_a_path_that_is_not_there_is_wrong_use(medai: Run) -> None:
         done = medai(command, "missing.dcm")
         assert done.code == 2
         assert "missing.dcm" in done.err
+
+
+@pytest.mark.feature("P41")
+def test_a_folder_that_cannot_be_written_gets_a_sentence(
+    medai: Run, ct: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_bytes(b"x")
+    done = medai("infer", ct, "--model", "ct-tissue", "--output", tmp_path / "taken")
+    assert done.code == 1
+    assert done.err == f"{tmp_path / 'taken'}: File exists\n"
 
 
 def test_a_model_that_is_not_there_is_named(medai: Run, ct: Path) -> None:
