@@ -319,9 +319,9 @@ class Node:
     def _end(self) -> None:
         for child in self._children:
             child.tell_to_stop()
-        patience = self.settings.node.drain_seconds + 30.0
+        patience = time.monotonic() + self.settings.node.drain_seconds + 30.0
         for child in self._children:
-            child.end(patience)
+            child.end(max(0.0, patience - time.monotonic()))
         if self._listener is not None:
             self._listener.close()
 

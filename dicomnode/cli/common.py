@@ -118,11 +118,12 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: 
         return
     table = Table(*[column.replace("_", " ") for column in columns], box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*[Text(_shown(column, row[column])) for column in columns])
+        table.add_row(*[Text(shown(column, row[column])) for column in columns])
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _shown(column: str, value: Any) -> str:
+def shown(column: str, value: Any) -> str:
+    """A value as a reader sees it: local time, no control characters."""
     if value is None:
         return ""
     if column.endswith("_at") and isinstance(value, float):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from config.errors import InputError, NotDicomError, PeerError, UsageError
+from config.errors import InputError, PeerError, UsageError
 from config.schema import Settings
 from dicomnode.cli.common import AsJson, ConfigFile, complain, read_settings, say, show_json
 
@@ -99,8 +99,7 @@ def send(paths: Paths, to: To, config: ConfigFile = None) -> None:
         answers = scu.send(files, peer, lambda _: progress.advance(task))
     failed = [answer for answer in answers if not answer.accepted]
     for answer in failed:
-        status = "" if answer.status is None else f"0x{answer.status:04X} "
-        complain(f"{answer.path}: not taken: {status}{answer.why}")
+        complain(f"{answer.path}: not taken: {answer.why}")
     say(f"{len(answers) - len(failed)} of {len(answers)} files were taken.")
     if failed:
         raise typer.Exit(1)
@@ -186,8 +185,10 @@ def validate(paths: Paths, as_json: AsJson = False) -> None:
     for path in files_in(paths):
         try:
             content[str(path)] = [str(finding) for finding in inspect(path)]
-        except NotDicomError as error:
+        except InputError as error:
             content[str(path)] = [str(error)]
+        except OSError as error:
+            content[str(path)] = [f"it cannot be opened: {error.strerror or 'reading failed'}"]
     if as_json:
         show_json(content)
     else:

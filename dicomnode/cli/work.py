@@ -16,6 +16,7 @@ from dicomnode.cli.common import (
     say,
     show_json,
     show_rows,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -164,9 +165,12 @@ def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) 
     if as_json:
         show_json(content)
         return
+    stages = content.pop("seconds")
     for key, value in content.items():
-        if key != "results" and value not in (None, {}):
-            say(f"{key.replace('_', ' ')}: {value}")
+        if key != "results" and value is not None:
+            say(f"{key.replace('_', ' ')}: {shown(key, value)}")
+    if stages:
+        say("seconds: " + ", ".join(f"{stage} {took:.2f}" for stage, took in stages.items()))
     for result in content["results"]:
         sent = ", ".join(f"{name} {state}" for name, state in result["deliveries"].items())
         say(f"result {result['kind']}, {result['bytes']} bytes: {sent or 'no destination'}")

@@ -142,6 +142,20 @@ def test_infer_on_a_radiograph(medai: Run, tmp_path: Path) -> None:
     assert medai("validate", tmp_path / "out" / "sr.dcm").code == 0
 
 
+@pytest.mark.feature("P41")
+def test_validate_goes_on_past_a_file_that_cannot_be_read(
+    medai: Run, results: Path, tmp_path: Path
+) -> None:
+    # The group length (0002,0000) has three bytes.
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(bytes(128) + b"DICM\x02\x00\x00\x00UL\x03\x00abc")
+    done = medai("validate", broken, results / "sr.dcm")
+    assert done.code == 1
+    first, second = done.out.splitlines()
+    assert first.startswith(f"{broken}: the file cannot be read")
+    assert second == f"{results / 'sr.dcm'}: nothing is wrong"
+
+
 @pytest.mark.feature("P21", "P41")
 def test_validate_finds_what_was_tampered_with(medai: Run, results: Path) -> None:
     report = dcmread(results / "sr.dcm")
