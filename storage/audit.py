@@ -129,7 +129,7 @@ class Chain:
         fields = {
             "seq": before.seq + 1,
             "version": VERSION,
-            "time": _timestamp(datetime.now(UTC)),
+            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
             "actor": actor,
             "action": action,
             "object": object,
@@ -258,30 +258,6 @@ def events(after: int = 0) -> Iterator[dict[str, Any]]:
         .dicts()
         .iterator()
     )
-
-
-def events_between(start: datetime, end: datetime) -> Iterator[dict[str, Any]]:
-    """The events of a span of time, in order of the chain, as their columns.
-
-    Args:
-        start: First moment of the span, with its time zone.
-        end: First moment after it, with its time zone.
-    """
-    # Times stand in the table in one form and one zone, so that their text sorts as they do.
-    first, last = _timestamp(start), _timestamp(end)
-    yield from (
-        AuditEvent.select()
-        .where((AuditEvent.time >= first) & (AuditEvent.time < last))
-        .order_by(AuditEvent.seq)
-        .dicts()
-        .iterator()
-    )
-
-
-def _timestamp(moment: datetime) -> str:
-    if moment.tzinfo is None:
-        raise ValueError("a span of time needs its time zone")
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def verify(data_dir: Path) -> Verdict:

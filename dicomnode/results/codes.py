@@ -21,7 +21,6 @@ IMAGING_MEASUREMENTS: Final = Code("126010", "DCM", "Imaging Measurements")
 QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluations")
 
 # TID 1204, Language of Content Item and Descendants; CID 5000, Languages
-LANGUAGE: Final = Code("121049", "DCM", "Language of Content Item and Descendants")
 ENGLISH: Final = Code("en-US", "RFC5646", "English (United States)")
 
 # TID 1002, Observer Context; CID 270, Observer Type
@@ -49,12 +48,10 @@ REFERENCED_SEGMENT: Final = Code("121191", "DCM", "Referenced Segment")
 REFERENCED_SEGMENTATION_FRAME: Final = Code("121214", "DCM", "Referenced Segmentation Frame")
 SOURCE_SERIES_FOR_SEGMENTATION: Final = Code("121232", "DCM", "Source series for segmentation")
 SOURCE_IMAGE_FOR_SEGMENTATION: Final = Code("121233", "DCM", "Source image for segmentation")
-SOURCE_OF_MEASUREMENT: Final = Code("121112", "DCM", "Source of Measurement")
 
 # TID 4019, Algorithm Identification
 ALGORITHM_FAMILY: Final = Code("111000", "DCM", "Algorithm Family")
 ALGORITHM_NAME: Final = Code("111001", "DCM", "Algorithm Name")
-ALGORITHM_PARAMETERS: Final = Code("111002", "DCM", "Algorithm Parameters")
 ALGORITHM_VERSION: Final = Code("111003", "DCM", "Algorithm Version")
 
 # CID 6048, CAD general: how sure; TID 1500 asks for nothing here, TID 4006 uses percent

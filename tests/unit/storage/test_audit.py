@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -367,42 +366,6 @@ def test_what_json_cannot_hold_is_refused_with_its_transaction(
         change.audit("test.event", object="x", detail=detail)
     assert not list(audit.events())
     assert audit.verify(ledger.data_dir).intact
-
-
-def at(clock: Callable[[int], datetime], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Clock(datetime):
-        ticks = 0
-
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            cls.ticks += 1
-            return clock(cls.ticks)
-
-    monkeypatch.setattr(audit, "datetime", Clock)
-
-
-def test_events_between_gives_exactly_the_span(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noon = datetime(2031, 5, 1, 12, tzinfo=UTC)
-    at(lambda tick: noon + timedelta(minutes=tick - 1), monkeypatch)
-    fill(ledger, 10)
-    monkeypatch.undo()
-
-    def numbers(start: datetime, end: datetime) -> list[int]:
-        return [event["seq"] for event in audit.events_between(start, end)]
-
-    later = [noon + timedelta(minutes=minutes) for minutes in range(11)]
-    assert numbers(later[2], later[5]) == [3, 4, 5]
-    assert numbers(later[2], later[5] + timedelta(microseconds=1)) == [3, 4, 5, 6]
-    assert numbers(later[0], later[10]) == list(range(1, 11))
-    assert numbers(later[5], later[2]) == []
-    elsewhere = timezone(timedelta(hours=-7))
-    assert numbers(later[2].astimezone(elsewhere), later[5].astimezone(elsewhere)) == [3, 4, 5]
-    with pytest.raises(ValueError, match="time zone"):
-        numbers(datetime(2031, 5, 1), datetime(2031, 5, 2))
-    (third,) = audit.events_between(later[2], later[3])
-    assert third == row(3)
 
 
 def test_the_head_is_written_for_its_owner_only(filled: Ledger) -> None:
