@@ -9,7 +9,7 @@ from __future__ import annotations
 from config.schema import Settings
 from storage import index, jobs, outbox
 from storage.db import Ledger
-from storage.objects import ObjectStore
+from storage.tidy import tidy
 
 
 def recover(ledger: Ledger, settings: Settings) -> dict[str, int]:
@@ -27,9 +27,7 @@ def recover(ledger: Ledger, settings: Settings) -> dict[str, int]:
     Raises:
         StorageError: The disk or the database refused.
     """
-    store = ObjectStore(settings.node.data_dir, min_free=settings.storage.min_free)
-    found = store.recover(index.known_keys)
-    store.close()
+    found = tidy(settings.node.data_dir, index.known_keys)
     counts = {
         "folders_checked": found.folders,
         "objects_kept": found.kept,

@@ -10,7 +10,6 @@ only looks at folders of runs that ended in mid-work, whatever the clock says.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import itertools
@@ -18,26 +17,22 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from config.errors import OutOfSpaceError, StorageError
+from storage.files import storage_errors, sync_folder, write_all
 from storage.part10 import data_set_offset
 
 FOLDER_FILES = 4000
 LARGE_FILE = 4 << 20
-CLOSED = "closed"
+OBJECTS, SPOOL, CLOSED = "objects", "spool", "closed"
 _GIB = 1 << 30
-_TOKEN = re.compile(r"[0-9a-f]{16}")
-_FOLDER = re.compile(r"([0-9a-f]{16})-[0-9]{4,9}")
+TOKEN = re.compile(r"[0-9a-f]{16}")
+FOLDER = re.compile(r"([0-9a-f]{16})-[0-9]{4,9}")
 _KEY = re.compile(r"[0-9a-f]{16}-[0-9]{4,9}/[0-9]{4,9}\.dcm")
-_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-Known = Callable[[Sequence[str]], set[str]]
-"""Of the keys given, those that a row names."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +48,6 @@ class Stored:
     key: str
     digest: str
     size: int
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """What start-up found in the folders of runs that did not end cleanly.
-
-    Attributes:
-        folders: Folders looked at.
-        kept: Files that a row names.
-        removed: Files that no row names; they were never acknowledged.
-        spooled: Unfinished files removed from the spool.
-    """
-
-    folders: int
-    kept: int
-    removed: int
-    spooled: int
-
-
-@contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Say an operating system's refusal in the node's own errors."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _OUT_OF_SPACE:
-            raise OutOfSpaceError(f"no room left on the disk while {doing}") from error
-        why = {
-            errno.EROFS: "the data folder is read-only",
-            errno.EACCES: "the data folder may not be written",
-            errno.EPERM: "the data folder may not be written",
-            errno.ENOENT: "the data folder is missing",
-            errno.ENOTDIR: "something else lies where the data folder was",
-        }.get(error.errno or 0, error.strerror or "the disk failed")
-        raise StorageError(f"{why} ({doing})") from error
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @dataclass
@@ -154,12 +105,13 @@ class _Run:
         if folder.used == 0:
             os.rmdir(self.objects / folder.name)
         else:
-            _mark_closed(folder.fd)
+            mark_closed(folder.fd)
         os.close(folder.fd)
         folder.fd = -1
 
 
-def _mark_closed(folder_fd: int) -> None:
+def mark_closed(folder_fd: int) -> None:
+    """Say that every file of a folder is accounted for."""
     flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
     os.close(os.open(CLOSED, flags, 0o640, dir_fd=folder_fd))
     os.fsync(folder_fd)
@@ -193,13 +145,13 @@ class Incoming:
         self.size += len(chunk)
         with storage_errors("writing an object"):
             if self._head is None:
-                _write_all(self.fd, chunk)
+                write_all(self.fd, chunk)
             else:
                 wanted = len(self._head) + len(chunk)
                 written = os.writev(self.fd, (self._head, chunk))
                 if written < wanted:
                     rest = memoryview(self._head + bytes(chunk))[written:]
-                    _write_all(self.fd, rest)
+                    write_all(self.fd, rest)
                 self._head = None
 
     @property
@@ -269,19 +221,13 @@ class Incoming:
         self.key = ""
 
 
-def _write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 class ObjectStore:
     """The objects of one data folder, seen from one process. Safe for many threads."""
 
     def __init__(self, data_dir: Path, *, min_free: Literal["auto"] | int = "auto") -> None:
         self.data_dir = data_dir
-        self.objects = data_dir / "objects"
-        self.spool = data_dir / "spool"
+        self.objects = data_dir / OBJECTS
+        self.spool = data_dir / SPOOL
         self._min_free = min_free
         self._run: _Run | None = None
         self._lock = threading.Lock()
@@ -432,72 +378,3 @@ class ObjectStore:
         mark = automatic if self._min_free == "auto" else self._min_free
         if room.f_bavail * room.f_frsize < mark:
             raise OutOfSpaceError("the disk is below its free-space mark")
-
-    def recover(self, known: Known) -> Recovered:
-        """Remove what runs that are no more left unfinished. Safe beside runs that live.
-
-        Args:
-            known: Tells which keys a row names; asked for at most `FOLDER_FILES` at a time.
-
-        Raises:
-            StorageError: The disk refused.
-        """
-        with storage_errors("recovering the object store"), self._recovering():
-            spooled = sum(_empty_spool(entry) for entry in _folders(self.spool, _TOKEN))
-            folders = kept = removed = 0
-            for path in _folders(self.objects, _FOLDER):
-                if (path / CLOSED).exists() or (self.spool / path.name[:16]).exists():
-                    continue
-                here, gone = _settle_folder(path, known)
-                folders, kept, removed = folders + 1, kept + here, removed + gone
-        return Recovered(folders, kept, removed, spooled)
-
-    @contextmanager
-    def _recovering(self) -> Iterator[None]:
-        """One recovery at a time, over all processes."""
-        for folder in (self.objects, self.spool):
-            folder.mkdir(mode=0o750, exist_ok=True)
-        with (self.data_dir / "recover.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-
-def _folders(parent: Path, pattern: re.Pattern[str]) -> list[Path]:
-    return [parent / name for name in sorted(os.listdir(parent)) if pattern.fullmatch(name)]
-
-
-def _empty_spool(path: Path) -> int:
-    """Remove a dead run's spool folder; a living run holds its lock and is left alone."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:  # another recovery was here first
-        return 0
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        names = os.listdir(fd)
-        for name in names:
-            os.unlink(name, dir_fd=fd)
-        os.rmdir(path)
-        return len(names)
-    except (BlockingIOError, FileNotFoundError):
-        return 0
-    finally:
-        os.close(fd)
-
-
-def _settle_folder(path: Path, known: Known) -> tuple[int, int]:
-    """Remove the files of a dead run's folder that no row names; mark the folder closed."""
-    keys = [f"{path.name}/{name}" for name in os.listdir(path)]
-    named = known(keys) if keys else set()
-    for key in keys:
-        if key not in named:
-            os.unlink(path.parent / key)
-    if not named:
-        os.rmdir(path)
-        return 0, len(keys)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _mark_closed(fd)
-    finally:
-        os.close(fd)
-    return len(named), len(keys) - len(named)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from config.errors import UsageError
-from storage.objects import Incoming, storage_errors, sync_folder
+from storage.files import storage_errors, sync_folder
+from storage.objects import Incoming
 
 SHORTEST_NAME = 8
 """Digits of a digest that name a refused object at least."""

@@ -19,7 +19,8 @@ from pathlib import Path
 from config.errors import NotDicomError
 from storage import overview
 from storage.db import Ledger
-from storage.objects import ObjectStore, storage_errors
+from storage.files import storage_errors
+from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
 from storage.records import Instance, NodeFact, Result
 

@@ -11,9 +11,10 @@ from config.errors import MalformedError
 from dicomnode.net.commit import GroupCommit
 from dicomnode.net.walk import DatasetWalk, WalkedHeader
 from storage.db import Ledger
+from storage.files import storage_errors
 from storage.index import Arrival, Kept, close_association, open_association
 from storage.nudge import nudge
-from storage.objects import ObjectStore, storage_errors
+from storage.objects import ObjectStore
 from storage.part10 import data_set_offset, file_head
 from storage.quarantine import Quarantine, Refused
 

@@ -30,6 +30,7 @@ from dicomnode.net.handlers import Desk, bindings
 from dicomnode.net.intake import Intake, Link
 from dicomnode.net.link import PeerSocket
 from dicomnode.net.peers import Peers
+from dicomnode.net.provider import PeerProvider
 from dicomnode.net.rates import Rates, Throttle
 from dicomnode.net.slots import AssociationSlots
 from dicomnode.net.tls import ServerTls
@@ -37,6 +38,7 @@ from storage.db import Ledger, open_ledger
 from storage.index import close_lost_associations, known_keys
 from storage.objects import ObjectStore
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from storage.tidy import tidy
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class PeerAssociation(Association):
 
     def __init__(self, ae: AE, server: ReceiverServer, certificate: str | None) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
+        self.dul = PeerProvider(self)
         self._server = server
         self.link: Link | None = None
         self.certificate = certificate
@@ -327,7 +330,7 @@ def run_receiver(
     ledger = open_ledger(data_dir)
     # What the process that this one replaces left, if it was killed.
     close_lost_associations(ledger, receiver_name(index))
-    ObjectStore(data_dir).recover(known_keys)
+    tidy(data_dir, known_keys)
     receiver = Receiver(settings, data_dir, listener, index, ledger=ledger)
     receiver.start()
     with contextlib.suppress(_TerminatedError):

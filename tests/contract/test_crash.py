@@ -17,6 +17,7 @@ from storage.db import open_ledger
 from storage.index import close_lost_associations, known_keys
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
+from storage.tidy import tidy
 from tests.contract.wire import Wire
 from tests.raw import ct
 
@@ -46,7 +47,7 @@ def recover(data_dir: Path) -> ObjectStore:
     ledger = open_ledger(data_dir)
     close_lost_associations(ledger)
     store = ObjectStore(data_dir)
-    store.recover(known_keys)
+    tidy(store.data_dir, known_keys)
     ledger.close()
     return store
 
@@ -118,4 +119,4 @@ def test_a_receiver_ends_when_its_supervisor_is_gone(tmp_path: Path) -> None:
     assert row == (receiver_name(2), "released")
     ledger.close()
     # It marked its folder closed: start-up has nothing to look at.
-    assert ObjectStore(tmp_path).recover(known_keys).folders == 0
+    assert tidy(tmp_path, known_keys).folders == 0

@@ -17,6 +17,7 @@ from storage import objects
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset, file_head
 from storage.quarantine import Quarantine
+from storage.tidy import tidy
 
 HEAD = file_head("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1")
 DATA = b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"
@@ -104,7 +105,7 @@ def test_recovery_keeps_what_rows_name_and_removes_the_rest(tmp_path: Path) -> N
     store.incoming(HEAD).write(DATA)
     crash(store)
 
-    found = ObjectStore(tmp_path).recover(lambda keys: {named} & set(keys))
+    found = tidy(tmp_path, lambda keys: {named} & set(keys))
 
     assert (found.kept, found.removed, found.spooled) == (1, 1, 1)
     assert store.path(named).exists()
@@ -117,7 +118,7 @@ def test_recovery_leaves_a_running_process_alone(tmp_path: Path) -> None:
     key = keep(running, settle=False)
     unfinished = running.incoming(HEAD)
 
-    found = ObjectStore(tmp_path).recover(nothing)
+    found = tidy(tmp_path, nothing)
 
     assert (found.folders, found.removed, found.spooled) == (0, 0, 0)
     assert running.path(key).exists()
@@ -132,7 +133,7 @@ def test_recovery_does_not_look_into_closed_folders(tmp_path: Path) -> None:
     key = keep(store)
     store.close()
 
-    found = ObjectStore(tmp_path).recover(nothing)
+    found = tidy(tmp_path, nothing)
 
     assert found.folders == 0
     assert store.path(key).exists()
@@ -143,8 +144,8 @@ def test_recovery_looks_once_at_what_a_crash_left(tmp_path: Path) -> None:
     key = keep(store)
     crash(store)
 
-    assert ObjectStore(tmp_path).recover(set).folders == 1
-    assert ObjectStore(tmp_path).recover(nothing).folders == 0
+    assert tidy(tmp_path, set).folders == 1
+    assert tidy(tmp_path, nothing).folders == 0
     assert store.path(key).exists()
 
 
@@ -153,7 +154,7 @@ def test_a_folder_with_an_unsettled_file_is_not_closed(tmp_path: Path) -> None:
     key = keep(store, settle=False)
     store.close()
 
-    assert ObjectStore(tmp_path).recover(nothing).removed == 1
+    assert tidy(tmp_path, nothing).removed == 1
     assert not store.path(key).exists()
 
 
@@ -168,7 +169,7 @@ def test_a_full_folder_is_closed_while_the_run_goes_on(
     closed = [(tmp_path / "objects" / name / "closed").exists() for name in folders]
     assert closed == [True, True, False]
     crash(store)
-    assert ObjectStore(tmp_path).recover(set).folders == 1
+    assert tidy(tmp_path, set).folders == 1
 
 
 def test_many_threads_share_one_store(tmp_path: Path) -> None:

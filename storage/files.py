@@ -1,0 +1,47 @@
+"""Files and folders made durable, and the system's refusals in the node's own errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from config.errors import OutOfSpaceError, StorageError
+
+_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Say an operating system's refusal in the node's own errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OUT_OF_SPACE:
+            raise OutOfSpaceError(f"no room left on the disk while {doing}") from error
+        why = {
+            errno.EROFS: "the data folder is read-only",
+            errno.EACCES: "the data folder may not be written",
+            errno.EPERM: "the data folder may not be written",
+            errno.ENOENT: "the data folder is missing",
+            errno.ENOTDIR: "something else lies where the data folder was",
+        }.get(error.errno or 0, error.strerror or "the disk failed")
+        raise StorageError(f"{why} ({doing})") from error
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte, in as many calls as the system takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
