@@ -58,6 +58,9 @@ _NAMES = {
     STUDY_INSTANCE: "Study Instance UID",
     SERIES_INSTANCE: "Series Instance UID",
 }
+# Command sets (PS3.7 E.1) and file meta information (PS3.10 7.1): a reader takes these bytes for
+# the file's own, and little endian, so group 0200 of a big endian data set is among them.
+_NOT_IN_DATA_SETS = frozenset({b"\x00\x00", b"\x02\x00", b"\x00\x02"})
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 
@@ -184,6 +187,8 @@ class DatasetWalk:
         end = len(data)
         self._at = 0
         try:
+            if start == at == 0 and bytes(data[:2]) in _NOT_IN_DATA_SETS:
+                raise MalformedError("the data set begins with group 0000 or 0002")
             while at < end:
                 level = self._levels[-1] if self._levels else None
                 coding = level.coding if level else self._coding

@@ -254,3 +254,19 @@ def test_deflated_bytes_end_with_one_byte_of_padding_at_most() -> None:
 
 def test_an_empty_data_set_has_no_uids() -> None:
     assert "missing" in refused(b"")
+
+
+@pytest.mark.feature("P01")
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("tag", [0x00000000, 0x00020010])
+def test_a_data_set_begins_with_no_command_and_no_file_meta_information(
+    syntax: str, tag: int
+) -> None:
+    coding = Coding(syntax)
+    foreign = coding.element(tag, "UI", IMPLICIT)
+    data = coding.finish(foreign + b"".join(parts(coding).values()))
+    assert "group 0000 or 0002" in refused(data, syntax)
+    # Read little endian, as file meta information is, it would be group 0002.
+    assert "group 0000 or 0002" in refused(
+        Coding(BIG).element(0x02001000, "UI", "1") + ct(BIG), BIG
+    )

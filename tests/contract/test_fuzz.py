@@ -1,0 +1,360 @@
+"""A repeatable corpus of damaged associations against a receiver, and of damaged bytes to read.
+
+``pytest -m slow tests/contract/test_fuzz.py`` runs the long forms. A case that fails is made again
+by its number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from random import Random
+from types import FrameType
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+
+from config.errors import MalformedError
+from dicomnode.net import dimse, walk
+from dicomnode.net.dimse import Command, read_command
+from dicomnode.net.walk import DatasetWalk, WalkedHeader
+from storage.part10 import data_set_offset
+from tests.contract.conftest import Node, StartNode
+from tests.contract.mutations import CANARY, Mutant, damage, data_sets, mutant
+from tests.contract.wire import Wire, echo_rq, parse_command, store_rq
+from tests.raw import CT, SYNTAXES, ct
+
+SEED = 20260
+PATIENCE = 5.0
+"""Seconds: whoever waits longer for the node found a hang."""
+
+EVERY = 25
+"""Cases between two looks at the node."""
+
+SMALL_FILES = (
+    "CT_small.dcm",
+    "MR_small_bigendian.dcm",
+    "MR_small_RLE.dcm",
+    "rtplan.dcm",
+    "image_dfl.dcm",
+    "reportsi.dcm",
+    "nested_priv_SQ.dcm",
+    "UN_sequence.dcm",
+)
+
+A_ASSOCIATE_AC, P_DATA_TF, A_RELEASE_RP, A_ABORT = 0x02, 0x04, 0x06, 0x07
+C_STORE_RSP = 0x8001
+
+
+def provoke(port: int, case: Mutant) -> list[dict[int, bytes]]:
+    """Send a damaged association and hear it out; the command sets of the answers."""
+    answers: list[dict[int, bytes]] = []
+    with Wire.connect(port) as wire:
+        wire.sock.settimeout(PATIENCE)
+        try:
+            wire.sock.sendall(case.first)
+            if case.asks and wire.read()[0] != A_ASSOCIATE_AC:
+                hear_out(wire)
+                return answers
+            wire.sock.sendall(case.rest)
+            if not case.whole:
+                wire.sock.shutdown(socket.SHUT_WR)
+            while (answer := wire.read())[0] not in (A_RELEASE_RP, A_ABORT):
+                if answer[0] == P_DATA_TF:
+                    answers.append(parse_command(answer[1][6:]))
+            hear_out(wire)
+        except TimeoutError:
+            raise AssertionError(f"{case.fault}: the node hangs") from None
+        except OSError:
+            return answers  # the node ended the connection, as it may
+    return answers
+
+
+def hear_out(wire: Wire) -> None:
+    """Say goodbye and wait until the node has closed the connection."""
+    wire.sock.shutdown(socket.SHUT_WR)
+    wire.closed()
+
+
+class Corpus:
+    """Sends cases to a node and looks after each few whether all promises hold."""
+
+    def __init__(self, node: Node, caplog: pytest.LogCaptureFixture) -> None:
+        self.node = node
+        self.caplog = caplog
+        self.kept: dict[str, set[str]] = {}  # SOP instance → digests that were sent
+        self.acknowledged: list[tuple[str, str]] = []
+        self.seen = 0
+        self.successes = 0
+        self.unread = 0
+        self.look(-1)
+        self.threads = set(threading.enumerate())
+        self.at_rest: Counter[str] | None = None  # descriptors after the first cases
+
+    def run(self, cases: range) -> None:
+        for number in cases:
+            case = mutant(SEED, number)
+            begun = time.monotonic()
+            answers = provoke(self.node.port, case)
+            assert time.monotonic() - begun < PATIENCE, case.fault
+            sent = {hashlib.sha256(data).hexdigest() for data in data_sets(case.first + case.rest)}
+            for answer in answers:
+                status = int.from_bytes(answer.get(0x0900, b"\xff\xff"), "little")
+                if answer[0x0100] == C_STORE_RSP.to_bytes(2, "little") and status == 0:
+                    uid = answer[0x1000].rstrip(b"\x00 ").decode()
+                    self.kept.setdefault(uid, set()).update(sent)
+                    self.acknowledged.append((case.fault, uid))
+            if (number + 1) % EVERY == 0:
+                self.look(number)
+                self.nothing_grows(number)
+
+    def look(self, number: int) -> None:
+        """The next good peer is served; what was acknowledged is there; logs name no one."""
+        uid = f"1.9.{number + 1}"
+        with Wire.associate(self.node.port) as wire:
+            wire.sock.settimeout(PATIENCE)
+            assert wire.echo().status == 0
+            assert wire.store(ct(sop_instance=uid), uid).status == 0
+            wire.release()
+        assert self.node.receiver.wait_until_quiet(PATIENCE), f"open after case {number}"
+        rows = self.node.rows()
+        stored = {row["sop_instance_uid"] for row in rows}
+        for fault, acknowledged in self.acknowledged:
+            assert acknowledged in stored, f"{fault}: a wrong Success"
+        self.successes += len(self.acknowledged)
+        self.acknowledged.clear()
+        for row in rows[self.seen :]:
+            self.check(row)
+        self.seen = len(rows)
+        assert CANARY.split("^")[1] not in self.caplog.text
+        assert CANARY.split("^")[0] not in self.caplog.text
+        self.caplog.clear()
+
+    def check(self, row: dict[str, Any]) -> None:
+        """A stored object is whole, as it was sent, and pydicom reads it."""
+        data = self.node.receiver.store.path(row["object_key"]).read_bytes()
+        data_set = data[data_set_offset(data) :]
+        digest = hashlib.sha256(data_set).hexdigest()
+        assert digest == row["digest"]
+        if row["sop_instance_uid"] in self.kept:
+            assert digest in self.kept[row["sop_instance_uid"]]
+        walked = verdict(row["transfer_syntax_uid"], [data_set])
+        assert isinstance(walked, WalkedHeader)
+        assert walked.sop_instance_uid == row["sop_instance_uid"]
+        try:
+            read = pydicom.dcmread(io.BytesIO(data))
+        except OSError:
+            # The walk skips what has a length: an item of defined length may be damaged inside,
+            # which pydicom finds when it reads the sequence around it.
+            self.unread += 1
+            return
+        assert str(read.SOPInstanceUID).rstrip() == row["sop_instance_uid"]
+
+    def nothing_grows(self, number: int) -> None:
+        for thread in set(threading.enumerate()) - self.threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"a thread is left after case {number}"
+        used = open_descriptors()
+        self.at_rest = self.at_rest or used
+        more = used - self.at_rest
+        # SQLite keeps a database's descriptor for the next connection when another one held a
+        # lock at its close (sqlite.org/src, os_unix.c, "pending close"): a few, and no more.
+        held = sum(more.pop(name) for name in list(more) if name.endswith("medai.sqlite"))
+        assert held <= 4, f"{held} more descriptors of the database after case {number}"
+        assert more.total() <= 0, f"more descriptors after case {number}: {more}"
+
+
+def open_descriptors() -> Counter[str]:
+    """What the descriptors of this process stand for, sockets without their numbers."""
+    found = Counter[str]()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists the folder
+            found[str(path.readlink()).partition(":")[0]] += 1
+    return found
+
+
+def verdict(syntax: str, chunks: list[bytes]) -> WalkedHeader | str:
+    """What the walk says: the header, or why there is none."""
+    walked = DatasetWalk(syntax)
+    try:
+        for chunk in chunks:
+            walked.feed(chunk)
+        return walked.finish()
+    except MalformedError as error:
+        return str(error)
+
+
+def fuzz(start: StartNode, caplog: pytest.LogCaptureFixture, cases: range) -> None:
+    caplog.set_level(logging.INFO)
+    corpus = Corpus(start(), caplog)
+    corpus.run(cases)
+    corpus.look(cases.stop)
+    # A corpus whose every case is refused at the door would show nothing.
+    assert corpus.successes >= len(cases) // 50
+    assert corpus.unread <= corpus.seen // 50
+    assert len(corpus.node.quarantined()) >= len(cases) // 20
+    found = f"{corpus.successes} times Success, {corpus.seen} objects, {corpus.unread} unread"
+    print(f"{len(cases)} cases, {found}")
+
+
+@pytest.mark.feature("P01", "P02", "P40")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of values it reads
+def test_damaged_associations(start: StartNode, caplog: pytest.LogCaptureFixture) -> None:
+    fuzz(start, caplog, range(150))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.feature("P01", "P02", "P40")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damaged_associations_at_length(start: StartNode, caplog: pytest.LogCaptureFixture) -> None:
+    fuzz(start, caplog, range(150, 2250))
+
+
+Check = Callable[[bytes, Random], None]
+
+
+class Arcs:
+    """Which line followed which in one module: the coverage that guides the corpus."""
+
+    def __init__(self, module: Any) -> None:
+        self._file = module.__file__
+        self.hit: set[Hashable] = set()
+
+    def __enter__(self) -> set[Hashable]:
+        self._before = sys.gettrace()
+        self.hit = set()
+        sys.settrace(self._call)
+        return self.hit
+
+    def __exit__(self, *why: object) -> None:
+        sys.settrace(self._before)
+
+    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != self._file:
+            return None
+        last = frame.f_lineno
+
+        def line(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal last
+            self.hit.add((last, frame.f_lineno))
+            last = frame.f_lineno
+            return line
+
+        return line
+
+
+def evolve(module: Any, seeds: list[bytes], check: Check, examples: int) -> int:
+    """Damage what is in the pool; what reaches code in a new order joins it.
+
+    Returns:
+        How many joined.
+    """
+    random = Random(SEED)  # noqa: S311 - draws test data
+    arcs = Arcs(module)
+    pool, known = list(seeds), set[Hashable]()
+    for data in seeds:
+        with arcs as hit:
+            check(data, random)
+        known |= hit
+    for _ in range(examples):
+        data = damage(random.choice(pool), random)[:20_000]
+        with arcs as hit:
+            check(data, random)
+        if hit - known:
+            known |= hit
+            pool.append(data)
+    return len(pool) - len(seeds)
+
+
+def pieces(data: bytes, random: Random) -> list[bytes]:
+    """The same bytes in pieces of any size, some empty."""
+    most = random.choice((1, 3, 20, 300)) if len(data) < 4000 else random.choice((300, 5000))
+    found, at = [], 0
+    while at < len(data):
+        size = random.randint(0 if most > 1 else 1, most)
+        found.append(data[at : at + size])
+        at += size
+    return found
+
+
+def real_data_sets() -> Iterator[tuple[str, bytes]]:
+    """Small files of pydicom's own collection, and one of ours for each transfer syntax."""
+    for syntax in SYNTAXES:
+        yield syntax, ct(syntax)
+    for name in SMALL_FILES:
+        path = get_testdata_file(name, download=False)
+        assert path is not None, name
+        data = Path(str(path)).read_bytes()
+        syntax = str(pydicom.dcmread(str(path)).file_meta.TransferSyntaxUID)
+        data_set = data[data_set_offset(data) :]
+        yield syntax, data_set
+
+
+def walk_evolves(examples: int) -> None:
+    sets = list(real_data_sets())
+    joined = 0
+    for syntax in sorted({syntax for syntax, _ in sets}):
+
+        def check(data: bytes, random: Random, syntax: str = syntax) -> None:
+            at_once, cut = verdict(syntax, [data]), verdict(syntax, pieces(data, random))
+            if syntax in walk.DEFLATED and isinstance(at_once, str):
+                # How much was inflated before the fault depends on the pieces, and so which
+                # fault is seen first.
+                assert isinstance(cut, str)
+            else:
+                assert cut == at_once
+
+        seeds = [data for of, data in sets if of == syntax]
+        joined += evolve(walk, seeds, check, examples // len({of for of, _ in sets}))
+    assert joined > 10
+    print(f"{examples} data sets, {joined} of them reached new code")
+
+
+def commands_evolve(examples: int) -> None:
+    def check(data: bytes, random: Random) -> None:
+        command = read_command(data)
+        assert command is None or isinstance(command, Command)
+        if command is not None:
+            assert command.sop_class_uid.isascii()
+            assert len(command.sop_class_uid) <= 64
+            assert len(command.sop_instance_uid) <= 64
+            assert read_command(data + b"\x00") is None  # it ends where its elements end
+
+    joined = evolve(dimse, [store_rq(CT, "1.2.3.4"), echo_rq(), b""], check, examples)
+    assert joined > 0
+    print(f"{examples} command sets, {joined} of them reached new code")
+
+
+@pytest.mark.feature("P01", "P02")
+def test_the_walk_gives_one_verdict_however_the_bytes_are_cut() -> None:
+    walk_evolves(600)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.feature("P01", "P02")
+def test_the_walk_gives_one_verdict_however_the_bytes_are_cut_at_length() -> None:
+    walk_evolves(20_000)
+
+
+@pytest.mark.feature("P02")
+def test_a_command_set_is_read_or_left_alone() -> None:
+    commands_evolve(2_000)
+
+
+@pytest.mark.slow
+@pytest.mark.feature("P02")
+def test_a_command_set_is_read_or_left_alone_at_length() -> None:
+    commands_evolve(20_000)
