@@ -4,6 +4,7 @@
     ├── SettingsError          the settings file is wrong; carries every fault found
     ├── UsageError             a command was asked for something that cannot be
     ├── InputError             a file or data set cannot be taken
+    │   ├── UnreadableError    the system refused to read it; another time it may not
     │   ├── NotDicomError      it is not DICOM at all
     │   └── MalformedError     it is DICOM that breaks its own encoding rules
     ├── SeriesError            a series cannot be given to a model; carries a reason code
@@ -69,6 +70,10 @@ class UsageError(MedAIError):
 
 class InputError(MedAIError):
     """A file or data set cannot be taken."""
+
+
+class UnreadableError(InputError):
+    """The system refused to read a file; that says nothing about what is in it."""
 
 
 class NotDicomError(InputError):

@@ -171,7 +171,7 @@ class Node:
         """Run until SIGTERM or SIGINT.
 
         Args:
-            on_ready: Called once when everything answers.
+            on_ready: Called once when the processes have begun; `failing` names those that have not.
 
         Raises:
             StorageError: The data folder cannot be used, or another node runs on it.

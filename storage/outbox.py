@@ -62,7 +62,7 @@ def withdraw_unsent(change: Change, job_id: int, reason: str) -> None:
     A bundle goes whole: where one object was sent, or is being sent, the rest follows.
     """
     rows = list(Delivery.select().join(Result).where(Result.job == job_id))
-    begun = {row.destination for row in rows if row.state != "waiting" or row.attempt > 0}
+    begun = {row.destination for row in rows if row.state != "waiting" or row.begun}
     for row in rows:
         if row.destination not in begun:
             change.move(row, "withdrawn", reason=reason, finished_at=change.now)
@@ -107,6 +107,18 @@ def claim(ledger: Ledger, destination: str, limit: int) -> list[Delivery]:
             )
             rows.append(row)
         return rows
+
+
+def note_begun(ledger: Ledger, rows: Sequence[Delivery]) -> None:
+    """The destination has accepted an association to take these."""
+    with ledger.transaction():
+        Delivery.update(begun=True).where(Delivery.id.in_([row.id for row in rows])).execute()
+
+
+def lost(ledger: Ledger, row: Delivery, reason: str) -> None:
+    """The object is not there any more: nothing can be sent."""
+    with ledger.transaction() as change:
+        change.move(row, "dead", reason=reason, finished_at=change.now)
 
 
 def accepted(ledger: Ledger, row: Delivery, status: int) -> None:

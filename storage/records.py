@@ -247,7 +247,11 @@ class Result(Record):
 
 
 class Delivery(Record):
-    """One result on its way to one destination."""
+    """One result on its way to one destination.
+
+    `begun` says that the destination accepted an association to take it: from then on the bundle
+    it belongs to goes whole.
+    """
 
     noun = "delivery"
     transitions = DELIVERY
@@ -259,6 +263,7 @@ class Delivery(Record):
     reason = TextField(null=True)
     status = IntegerField(null=True)
     attempt = IntegerField(default=0)
+    begun = BooleanField(default=False)
     not_before = DoubleField(default=0.0)
     created_at = DoubleField()
     finished_at = DoubleField(null=True)

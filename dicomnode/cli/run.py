@@ -15,7 +15,9 @@ def run(config: ConfigFile = None) -> None:
         host, port = state.dicom
         http = f", HTTP on {state.web[0]}:{state.web[1]}" if state.web else ""
         callers = "" if settings.peers else "; no peers are listed, so only this machine may call"
-        say(f"medai-node is ready: {state.ae_title} on {host}:{port}{http}{callers}")
+        failing = ", ".join(state.failing)
+        down = f"; not running yet: {failing}, see the log" if failing else ""
+        say(f"medai-node is ready: {state.ae_title} on {host}:{port}{http}{down}{callers}")
 
     settings.node.data_dir.mkdir(parents=True, exist_ok=True)
     start_logging(settings.node.data_dir)

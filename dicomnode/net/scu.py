@@ -15,7 +15,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from config.errors import NotDicomError, PeerError
+from config.errors import InputError, NotDicomError, PeerError, UnreadableError
 from config.schema import DestinationSettings, DestinationTlsSettings
 from dicomnode.net.contexts import VERIFICATION, requests
 from dicomnode.net.status import accepted_by_peer
@@ -109,7 +109,8 @@ def file_facts(path: Path) -> FileFacts:
     """Read what is needed to send a file.
 
     Raises:
-        NotDicomError: It is not a Part 10 file, or its meta information lacks a UID.
+        NotDicomError: It is not there, not a Part 10 file, or its meta information lacks a UID.
+        UnreadableError: The system refused to read it.
     """
     try:
         meta = read_file_meta_info(path)
@@ -119,8 +120,11 @@ def file_facts(path: Path) -> FileFacts:
             str(meta.MediaStorageSOPInstanceUID),
             str(meta.TransferSyntaxUID),
         )
-    except (InvalidDicomError, AttributeError, OSError) as error:
+    except (InvalidDicomError, AttributeError, FileNotFoundError) as error:
         raise NotDicomError(f"{path.name} is not a DICOM Part 10 file") from error
+    except OSError as error:
+        why = error.strerror or "reading failed"
+        raise UnreadableError(f"{path.name} cannot be opened: {why}") from error
 
 
 class _CallingAE(AE):
@@ -314,7 +318,7 @@ def send(
     for path in paths:
         try:
             files.append(file_facts(path))
-        except NotDicomError as error:
+        except InputError as error:
             note(Sent(path, None, str(error)))
     for contexts in contexts_for(files):
         asked = {(context.abstract_syntax, context.transfer_syntax[0]) for context in contexts}

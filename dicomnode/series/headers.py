@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
-from config.errors import InputError, MalformedError, NotDicomError
+from config.errors import InputError, MalformedError, NotDicomError, UnreadableError
 
 # pydicom warns about odd values by quoting them, patients' names among them.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -40,14 +40,17 @@ def read_header(path: Path) -> Dataset:
     Raises:
         NotDicomError: There is no DICM prefix.
         MalformedError: The encoding is broken, or one of those UIDs is missing.
-        InputError: The file cannot be opened.
+        UnreadableError: The file cannot be opened or read.
+        InputError: It is not there, or a DICOMDIR.
     """
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_DEFER)
     except InvalidDicomError as error:
         raise NotDicomError("it is not a DICOM file: there is no DICM prefix") from error
     except OSError as error:
-        raise InputError(f"it cannot be opened: {error.strerror or 'reading failed'}") from error
+        why = error.strerror or "reading failed"
+        gone = isinstance(error, FileNotFoundError)
+        raise (InputError if gone else UnreadableError)(f"it cannot be opened: {why}") from error
     except Exception as error:  # a parser of hostile bytes raises what it likes
         raise MalformedError("its DICOM encoding is broken") from error
     if "DirectoryRecordSequence" in header:

@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from ai.package import Package
 from ai.registry import Registry
-from config.errors import InputError, MedAIError, StorageError
+from config.errors import InputError, MedAIError, StorageError, UnreadableError
 from config.schema import RouteSettings, Settings
 from dicomnode.results.provenance import made_here
 from dicomnode.series.assembly import Complete, Evidence, Verdict, completeness
@@ -86,6 +86,7 @@ class Assembler:
         rows = index.unindexed(BATCH)
         read: list[index.Indexed] = []
         batch: set[str] = set()
+        unread = 0
         for row in rows:
             if row.sop_instance_uid in batch:
                 break  # compared with its predecessor when that one has its place
@@ -101,12 +102,21 @@ class Assembler:
                         single_image=is_single_image(header),
                     )
                 )
+            except UnreadableError as error:
+                # An acknowledged object: what the disk refuses now it may give another time.
+                log.error("instance.unreadable", instance=row.id, why=str(error))
+                unread += 1
             except InputError as error:
                 self._quarantine(row, str(error))
+            except StorageError:
+                raise
+            except Exception as error:  # what is wrong with one object must not hold up the others
+                log.exception("instance.crashed", instance=row.id)
+                self._quarantine(row, f"unexpected {type(error).__name__}")
         if read:
             with self._ledger.transaction() as change:
                 index.index_instances(change, read)
-        return bool(rows)
+        return len(rows) > unread
 
     def _supersedes(self, row: Instance) -> bool:
         """Whether a newly received version is to take its place in the series.
@@ -145,7 +155,7 @@ class Assembler:
                     queued += self._route(series, verdict, members or self._members(series))
                 else:
                     again = min(again, verdict.until)
-            except StorageError as error:
+            except (StorageError, UnreadableError) as error:
                 log.error("series.fault", why=str(error))
             except Exception as error:  # what is wrong with one series must not hold up the others
                 if not isinstance(error, MedAIError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from config.errors import MedAIError, PeerError
+from config.errors import InputError, MedAIError, PeerError, UnreadableError
 from config.schema import DestinationSettings, Settings
 from dicomnode.net.scu import (
     FileFacts,
@@ -81,21 +81,38 @@ class Courier:
 
     def _send(self, rows: Sequence[Delivery], destination: DestinationSettings) -> int:
         peer = Peer.of(destination, self._calling_ae)
-        waiting = list(rows)
+        ready = [(row, facts) for row in rows if (facts := self._facts(row, destination))]
+        if not ready:
+            return 0
+        waiting = [row for row, _ in ready]
         accepted = 0
         try:
-            files = [file_facts(self._store.path(row.result.object_key)) for row in waiting]
             # A node's results are of few SOP classes: one list of contexts holds them all.
-            contexts = contexts_for(files)[0]
+            contexts = contexts_for(facts for _, facts in ready)[0]
             with open_association_to(peer, contexts) as link:
-                for facts in files:
-                    accepted += self._answered(link, facts, waiting[0], destination)
+                outbox.note_begun(self._ledger, waiting)
+                for row, facts in ready:
+                    accepted += self._answered(link, facts, row, destination)
                     waiting.pop(0)
         except MedAIError as error:
             status = error.status if isinstance(error, PeerError) else None
             log.warning("delivery.postponed", destination=self._name, why=str(error), status=status)
             self._put_back(waiting, str(error), destination)
         return accepted
+
+    def _facts(self, row: Delivery, destination: DestinationSettings) -> FileFacts | None:
+        """What is needed to send a result; one that cannot be read holds up no other."""
+        try:
+            return file_facts(self._store.path(row.result.object_key))
+        except InputError as error:
+            log.error(
+                "delivery.unreadable", destination=self._name, delivery=row.id, why=str(error)
+            )
+            if isinstance(error, UnreadableError):
+                self._put_back([row], "the stored result cannot be read now", destination)
+            else:
+                outbox.lost(self._ledger, row, "the stored result is missing or damaged")
+        return None
 
     def _answered(
         self, link: Link, facts: FileFacts, row: Delivery, destination: DestinationSettings

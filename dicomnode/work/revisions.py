@@ -10,7 +10,7 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 
-from config.errors import MalformedError
+from config.errors import MalformedError, UnreadableError
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -33,7 +33,7 @@ class Difference(Enum):
     """How the second version differs from the first."""
 
     NONE = "none"  # the same content, in another transfer syntax or encoding
-    ATTRIBUTES = "attributes"  # the same pixels under other attributes
+    ATTRIBUTES = "attributes"  # the same pixels, or the first ones, under other attributes
     PIXELS = "pixels"
     PLACE = "place"  # another SOP class, study or series
 
@@ -42,7 +42,8 @@ def compare(first: Path, second: Path) -> Difference:
     """How two stored versions of one SOP instance differ.
 
     Raises:
-        MalformedError: One of them cannot be read.
+        UnreadableError: The system refused to read one of them.
+        MalformedError: One of them is no data set that can be read.
     """
     try:
         before, after = dcmread(first), dcmread(second)
@@ -50,18 +51,20 @@ def compare(first: Path, second: Path) -> Difference:
             return Difference.PLACE
         if not _same_pixels(before, after):
             return Difference.PIXELS
-        same = _content(before) == _content(after)
+        same = _content(before) == _content(after) and _has_pixels(before) == _has_pixels(after)
+    except OSError as error:
+        raise UnreadableError("the two versions of this object cannot be opened") from error
     except Exception as error:  # decoders of hostile bytes raise what they like
         raise MalformedError("the two versions of this object cannot be compared") from error
     return Difference.NONE if same else Difference.ATTRIBUTES
 
 
 def _same_pixels(before: Dataset, after: Dataset) -> bool:
+    if not _has_pixels(before):
+        return True  # what came without pixels is not contradicted by what has them
     keywords = [keyword for keyword in _PIXELS if keyword in before or keyword in after]
     if any((keyword in before) != (keyword in after) for keyword in keywords):
         return False
-    if not keywords:
-        return True
     if any(before.get(keyword) != after.get(keyword) for keyword in _SHAPE):
         return False
     if before.file_meta.TransferSyntaxUID == after.file_meta.TransferSyntaxUID and all(
@@ -69,6 +72,10 @@ def _same_pixels(before: Dataset, after: Dataset) -> bool:
     ):
         return True
     return bool(np.array_equal(pixel_array(before), pixel_array(after)))
+
+
+def _has_pixels(dataset: Dataset) -> bool:
+    return any(keyword in dataset for keyword in _PIXELS)
 
 
 def _content(dataset: Dataset) -> dict[int, Any]:

@@ -83,8 +83,8 @@ STATEMENTS = (
     """
     CREATE TABLE delivery (id INTEGER NOT NULL PRIMARY KEY, result_id INTEGER NOT NULL,
     destination TEXT NOT NULL, state TEXT NOT NULL, reason TEXT, status INTEGER, attempt
-    INTEGER NOT NULL, not_before REAL NOT NULL, created_at REAL NOT NULL, finished_at REAL,
-    FOREIGN KEY (result_id) REFERENCES result (id))
+    INTEGER NOT NULL, begun INTEGER NOT NULL, not_before REAL NOT NULL, created_at REAL NOT
+    NULL, finished_at REAL, FOREIGN KEY (result_id) REFERENCES result (id))
     """,
     """
     CREATE INDEX delivery_result_id ON delivery (result_id)

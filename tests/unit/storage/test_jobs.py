@@ -304,7 +304,7 @@ def test_a_bundle_of_which_nothing_went_is_withdrawn_and_others_go_whole(ledger:
     series = a_series(ledger)
     old = enqueue(ledger, series)
     assert old is not None
-    ready_job(ledger, old, destinations=["untouched", "begun", "tried", "sending"])
+    ready_job(ledger, old, destinations=["untouched", "down", "begun", "tried", "sending"])
     first = Delivery.select().order_by(Delivery.id).where
 
     def one(destination: str) -> Delivery:
@@ -313,7 +313,8 @@ def test_a_bundle_of_which_nothing_went_is_withdrawn_and_others_go_whole(ledger:
 
     for name, values in {
         "begun": {"state": "accepted", "attempt": 1},
-        "tried": {"attempt": 1},  # perhaps it arrived, and only the answer was lost
+        "down": {"attempt": 3},  # no association was ever accepted
+        "tried": {"attempt": 1, "begun": True},  # perhaps it arrived, and only the answer was lost
         "sending": {"state": "sending", "attempt": 1},
     }.items():
         Delivery.update(**values).where(Delivery.id == one(name).id).execute()
@@ -321,10 +322,11 @@ def test_a_bundle_of_which_nothing_went_is_withdrawn_and_others_go_whole(ledger:
     assert again(old).state == "superseded"
     states = {
         name: [row.state for row in first(Delivery.destination == name)]
-        for name in ("untouched", "begun", "tried", "sending")
+        for name in ("untouched", "down", "begun", "tried", "sending")
     }
     assert states == {
         "untouched": ["withdrawn", "withdrawn"],
+        "down": ["withdrawn", "withdrawn"],
         "begun": ["accepted", "waiting"],
         "tried": ["waiting", "waiting"],
         "sending": ["sending", "waiting"],

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
@@ -289,6 +293,27 @@ def test_one_series_that_cannot_be_judged_does_not_hold_up_the_others(
     lost = Series.get(Series.state == "skipped")
     assert lost.reason == "It could not be judged: it cannot be opened: No such file or directory"
     assert node.step() == 0
+
+
+def test_what_the_disk_refuses_for_a_while_is_not_given_up(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.receive([factories.cr_image(seed=1)])
+    node.receive([factories.cr_image(seed=2)])
+    refused = node.store.path(Instance.get().object_key)
+    opened = pydicom.dcmread
+
+    def too_many_files(path: Path, **options: Any) -> Any:
+        if path == refused:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", too_many_files)
+    assert node.step() == 1  # the other one
+    assert sorted(row.state for row in Instance.select()) == ["indexed", "stored"]
+    monkeypatch.undo()
+    assert node.step() == 1
+    assert {row.state for row in Instance.select()} == {"indexed"}
 
 
 @pytest.mark.feature("P06")

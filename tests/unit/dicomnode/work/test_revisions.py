@@ -118,16 +118,22 @@ def read_unsigned(image: Dataset) -> None:
     image.PixelRepresentation = 0
 
 
-def none_at_all(image: Dataset) -> None:
-    del image.PixelData
-
-
-@pytest.mark.parametrize("change", [one_pixel, transposed, read_unsigned, none_at_all])
+@pytest.mark.parametrize("change", [one_pixel, transposed, read_unsigned])
 def test_other_pixels(tmp_path: Path, change: Callable[[Dataset], None]) -> None:
     image = rich_image()
     other = deepcopy(image)
     change(other)
     assert compared(tmp_path, image, other) is Difference.PIXELS
+
+
+def test_pixels_where_there_were_none_complete_the_object(tmp_path: Path) -> None:
+    whole = rich_image()
+    without = deepcopy(whole)
+    del without.PixelData
+    (first,) = factories.write(whole, tmp_path / "whole")
+    (second,) = factories.write(without, tmp_path / "without")
+    assert compare(second, first) is Difference.ATTRIBUTES
+    assert compare(first, second) is Difference.PIXELS
 
 
 def test_one_pixel_is_seen_through_another_transfer_syntax(tmp_path: Path) -> None:

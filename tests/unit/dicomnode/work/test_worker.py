@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from config.schema import RouteSettings, Settings
+from dicomnode.net.standin import StandInPacs
 from dicomnode.work import worker as module
+from dicomnode.work.delivery import Courier
 from dicomnode.work.worker import Worker
-from storage import jobs
+from storage import jobs, outbox
 from storage.outbox import NewResult
 from storage.records import Delivery, Job
 from tests import factories
@@ -76,3 +78,22 @@ def test_objects_of_a_job_that_was_cancelled_meanwhile_do_not_stay(
     assert worker.run_one()
     assert job_states() == ["cancelled"]
     assert objects(tmp_path) == before
+
+
+def test_a_result_that_is_gone_holds_up_no_other(worker: Worker, job: Job, tmp_path: Path) -> None:
+    assert worker.run_one()
+    with StandInPacs(tmp_path / "pacs") as pacs:
+        place = {"name": "pacs", "ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.port}
+        settings = Settings(destinations=[place])
+        courier = Courier(settings, "pacs", worker.ledger, worker.store)
+        row = Delivery.get(Delivery.destination == "pacs")
+        path = worker.store.path(row.result.object_key)
+        path.rename(tmp_path / "aside.dcm")
+        assert courier.deliver(lambda: False) == 0
+        gone = Delivery.get_by_id(row.id)
+        assert (gone.state, gone.begun) == ("dead", False)
+        (tmp_path / "aside.dcm").rename(path)
+        outbox.retry(worker.ledger, gone, "user:test")
+        assert courier.deliver(lambda: False) == 1
+        assert Delivery.get_by_id(row.id).begun
+        assert list(pacs.files) == [row.result.sop_instance_uid]
