@@ -172,7 +172,9 @@ def compare(samples: list[Sample], seconds: float) -> dict[str, object]:
         found[what] = [least(first, what), least(last, what)]
     found["memory_within_5_percent"] = memory(last) <= GROWTH * memory(first)
     found["flat"] = all(
-        least(last, what) <= least(first, what) for what in ("descriptors", "threads")
+        # Under load the least of a window itself moves by a few, up and down.
+        least(last, what) <= GROWTH * least(first, what)
+        for what in ("descriptors", "threads")
     )
     return found
 
