@@ -171,7 +171,7 @@ class Node:
         """Run until SIGTERM or SIGINT.
 
         Args:
-            on_ready: Called once when the processes have begun; `failing` names those that have not.
+            on_ready: Called once when the processes have begun; `failing` names the others.
 
         Raises:
             StorageError: The data folder cannot be used, or another node runs on it.
