@@ -74,6 +74,8 @@ class PeerAssociation(Association):
     def __init__(self, ae: AE, server: ReceiverServer, certificate: str | None) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.dul = PeerProvider(self)
+        # Said again, for the timers are the provider's.
+        self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
         self._server = server
         self.link: Link | None = None
         self.certificate = certificate
