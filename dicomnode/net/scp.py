@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from socketserver import BaseRequestHandler
 from typing import Any
@@ -312,10 +312,6 @@ def receiver_name(index: int) -> str:
     return f"receiver-{index}"
 
 
-class _TerminatedError(Exception):
-    """SIGTERM came."""
-
-
 def run_receiver(
     settings: Settings, data_dir: Path, listener: socket.socket, index: int, stop: Connection
 ) -> None:
@@ -335,13 +331,8 @@ def run_receiver(
     tidy(data_dir, known_keys)
     receiver = Receiver(settings, data_dir, listener, index, ledger=ledger)
     receiver.start()
-    with contextlib.suppress(_TerminatedError):
-        signal.signal(signal.SIGTERM, _terminate)
-        stop.poll(None)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The handler raises nothing: whenever the signal comes, the end is the same orderly one.
+    asked, ask = socket.socketpair()
+    signal.signal(signal.SIGTERM, lambda number, frame: ask.close())
+    wait([stop, asked])
     receiver.stop(settings.node.drain_seconds)
-
-
-def _terminate(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
-    raise _TerminatedError
