@@ -124,6 +124,7 @@ class Finding:
         measurements: Numbers.
         evaluations: Qualitative answers.
         site: Anatomic site, or None.
+        laterality: Side of the site (PS3.16 CID 244), or None.
         severity: Weight of the label in [0, 1], from the manifest.
         needs_review: The band that asks for a human look was hit.
     """
@@ -138,6 +139,7 @@ class Finding:
     measurements: tuple[Measurement, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     site: Code | None = None
+    laterality: Code | None = None
     severity: float = 0.0
     needs_review: bool = False
 
@@ -162,6 +164,26 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Saliency:
+    """Which parts of the image made the model say one finding.
+
+    Attributes:
+        finding: Name of that finding.
+        values: ``float32`` of the primary input's shape ``(slices, rows, columns)``, finite; the
+            larger, the more the finding rests on that place.
+        meaning: What the values are, as a coded concept.
+        unit: UCUM code of the values.
+        method: One plain sentence on how they were made.
+    """
+
+    finding: str
+    values: NDArray[np.float32]
+    meaning: Code
+    unit: Code
+    method: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """Everything a model said about its inputs.
 
@@ -171,6 +193,9 @@ class Answer:
         segments: The segments that `labels` may hold, empty ones too.
         seconds: Time by stage (``preprocess``, ``run``, ``postprocess``).
         provider: The execution provider that really ran, as ONNX Runtime names it.
+        probabilities: ``float32`` in [0, 1], ``(segments, slices, rows, columns)`` in the order of
+            `segments` and the primary input's grid, or None.
+        saliency: Which parts of the image a finding rests on, or None.
     """
 
     findings: tuple[Finding, ...]
@@ -178,3 +203,5 @@ class Answer:
     segments: tuple[Segment, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     provider: str = "CPUExecutionProvider"
+    probabilities: NDArray[np.float32] | None = None
+    saliency: Saliency | None = None

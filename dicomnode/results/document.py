@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from itertools import groupby
-from typing import Final, Literal
+from typing import Final
 
 from pydicom.dataset import Dataset
 
+from dicomnode.frames import frame_number
 from dicomnode.results.provenance import Provenance, add_equipment, plain
 
 # PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.2.2 Patient Study, C.7.1.3 and C.7.2.3
@@ -68,14 +69,43 @@ INHERITED: Final = (
 )
 
 _WIDEST_ZONE: Final = 14 * 60  # minutes, PS3.3 C.12.1.1.8
-_SERIES_OFFSET: Final = {"SEG": 0, "SR": 1}
+
+
+@dataclass(frozen=True)
+class Series:
+    """The series that a kind of result gets: one series a kind.
+
+    Attributes:
+        modality: Modality (PS3.3 C.7.3.1.1.1).
+        offset: Its series number, counted from where those of the results start.
+        in_space: Its frames lie in the sources' frame of reference.
+    """
+
+    modality: str
+    offset: int
+    in_space: bool = False
+
+
+SERIES: Final = {
+    "seg": Series("SEG", 0, in_space=True),
+    "sr": Series("SR", 1),
+    "labelmap": Series("SEG", 2, in_space=True),
+    "fractional": Series("SEG", 3, in_space=True),
+    "saliency": Series("OT", 4, in_space=True),
+    "sr-comprehensive": Series("SR", 5),
+    "sr-basic": Series("SR", 6),
+    "overlay": Series("OT", 7),
+    "gsps": Series("PR", 8),
+    "ko": Series("KO", 9),
+    "pdf": Series("DOC", 10),
+}
 
 
 def new_result(
     sources: Sequence[Dataset],
     provenance: Provenance,
     sop_class_uid: str,
-    modality: Literal["SEG", "SR"],
+    kind: str,
     description: str,
 ) -> Dataset:
     """A result with everything but its own content.
@@ -84,7 +114,7 @@ def new_result(
         sources: Header data sets of the source images; the first one names patient and study.
         provenance: The job, node and model.
         sop_class_uid: SOP class of the result.
-        modality: Also chooses the roles of its UIDs and its series number.
+        kind: One of `SERIES`; decides modality, series number and the roles of its UIDs.
         description: Series description, own words.
 
     Returns:
@@ -102,19 +132,19 @@ def new_result(
         elif keyword in TYPE_2:
             setattr(result, keyword, "")
     moment = _local_time(source, provenance.created)
-    kind = modality.lower()
+    series = SERIES[kind]
     result.SOPClassUID = sop_class_uid
     result.SOPInstanceUID = provenance.uid(f"{kind}/instance")
     result.SeriesInstanceUID = provenance.uid(f"{kind}/series")
-    result.SeriesNumber = provenance.series_number_base + _SERIES_OFFSET[modality]
+    result.SeriesNumber = provenance.series_number_base + series.offset
     result.InstanceNumber = 1
-    result.Modality = modality
+    result.Modality = series.modality
     result.SeriesDescription = plain(description, 64)
     result.TimezoneOffsetFromUTC = moment.strftime("%z")
     for event in ("InstanceCreation", "Series", "Content"):
         setattr(result, f"{event}Date", moment.strftime("%Y%m%d"))
         setattr(result, f"{event}Time", moment.strftime("%H%M%S.%f"))
-    if modality == "SEG" and source.get("FrameOfReferenceUID"):
+    if series.in_space and source.get("FrameOfReferenceUID"):
         result.FrameOfReferenceUID = source.FrameOfReferenceUID
         result.PositionReferenceIndicator = source.get("PositionReferenceIndicator") or ""
     add_equipment(result, provenance)
@@ -151,15 +181,18 @@ def referenced_series(instances: Sequence[Dataset], keyword: str) -> list[Datase
     """Items of a Referenced Series Sequence (PS3.3 Table 10-4 and C.12-8).
 
     Args:
-        instances: The objects referred to, those of one series next to each other.
+        instances: The objects referred to; several frames of one instance name it once.
         keyword: Sequence of instances inside an item, ``ReferencedInstanceSequence`` or
             ``ReferencedSOPSequence``.
     """
+    series: dict[str, dict[str, Dataset]] = {}
+    for each in instances:
+        series.setdefault(str(each.SeriesInstanceUID), {})[str(each.SOPInstanceUID)] = each
     items = []
-    for series_uid, members in groupby(instances, key=lambda each: str(each.SeriesInstanceUID)):
+    for series_uid, members in series.items():
         item = Dataset()
         item.SeriesInstanceUID = series_uid
-        setattr(item, keyword, [reference(member) for member in members])
+        setattr(item, keyword, [reference(member) for member in members.values()])
         items.append(item)
     return items
 
@@ -169,4 +202,13 @@ def reference(instance: Dataset) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = instance.SOPClassUID
     item.ReferencedSOPInstanceUID = instance.SOPInstanceUID
+    return item
+
+
+def image_reference(source: Dataset) -> Dataset:
+    """A reference to a source image, or to its frame (PS3.3 Table 10-3)."""
+    item = reference(source)
+    number = frame_number(source)
+    if number is not None:
+        item.ReferencedFrameNumber = number
     return item

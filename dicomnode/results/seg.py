@@ -52,7 +52,7 @@ def build_segmentation(
         sources,
         provenance,
         SegmentationStorage,
-        "SEG",
+        "seg",
         f"{provenance.model.name} {provenance.model.version} segmentation",
     )
     _add_image(result, labels, len(answer.segments), sources)

@@ -62,7 +62,7 @@ def build_report(
         raise ValueError(f"{len(sources)} sources for {volume.voxels.shape[0]} slices")
     model = provenance.model
     result = new_result(
-        sources, provenance, Comprehensive3DSRStorage, "SR", f"{model.name} {model.version} report"
+        sources, provenance, Comprehensive3DSRStorage, "sr", f"{model.name} {model.version} report"
     )
     result.CompletionFlag = "COMPLETE"
     result.PreliminaryFlag = "PRELIMINARY"

@@ -50,12 +50,12 @@ def test_a_time_without_zone_is_refused():
 
 def test_the_zone_of_the_source_counts_for_the_result():
     case = ct_case()
-    result = new_result(case.sources, case.provenance, "1.2", "SR", "x")
+    result = new_result(case.sources, case.provenance, "1.2", "sr", "x")
     assert result.TimezoneOffsetFromUTC == "+0200"
     assert (result.ContentDate, result.ContentTime) == ("20260102", "050405.000600")
     for source in case.sources:
         del source.TimezoneOffsetFromUTC
-    result = new_result(case.sources, case.provenance, "1.2", "SR", "x")
+    result = new_result(case.sources, case.provenance, "1.2", "sr", "x")
     assert (result.TimezoneOffsetFromUTC, result.ContentTime) == ("+0000", "030405.000600")
 
 
@@ -64,7 +64,7 @@ def test_a_zone_that_cannot_be_is_not_taken_over(offset):
     case = ct_case()
     for source in case.sources:
         source.TimezoneOffsetFromUTC = offset
-    assert new_result(case.sources, case.provenance, "1.2", "SR", "x").TimezoneOffsetFromUTC == (
+    assert new_result(case.sources, case.provenance, "1.2", "sr", "x").TimezoneOffsetFromUTC == (
         "+0000"
     )
 
