@@ -168,7 +168,7 @@ def infer(
     output.mkdir(parents=True, exist_ok=True)
     for result in analysis.results:
         path = output / f"{result.kind}.dcm"
-        path.write_bytes(result.part10)
+        path.write_bytes(result.content)
         say(str(path))
     drawn = output / "annotated.png"
     drawn.write_bytes(picture(analysis, package))

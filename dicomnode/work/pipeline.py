@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,11 +15,10 @@ from ai.engine import Engine
 from ai.package import Package
 from ai.types import Answer
 from config.errors import GateError, SeriesError
+from dicomnode.results.bundle import Predecessor, Sources, build_bundle
 from dicomnode.results.gate import prove
 from dicomnode.results.provenance import ModelFacts, Provenance
 from dicomnode.results.rendering import annotated_png
-from dicomnode.results.seg import build_segmentation
-from dicomnode.results.sr import build_report
 from dicomnode.results.write import to_bytes
 from dicomnode.series.volume import LoadedSeries, load_series
 
@@ -29,14 +28,21 @@ class WrittenResult:
     """One result object that passed the gate.
 
     Attributes:
-        kind: ``seg`` or ``sr``.
-        part10: The bytes of its Part 10 file.
+        kind: A key of `dicomnode.results.bundle.FORMS`.
+        sop_class_uid: Empty where it is no DICOM object.
+        sop_instance_uid: Its UID; of a file that is no DICOM object the one the job gives it.
+        content: The bytes of its file, Part 10 where it is a DICOM object.
     """
 
     kind: str
     sop_class_uid: str
     sop_instance_uid: str
-    part10: bytes
+    content: bytes
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it can be sent by C-STORE."""
+        return bool(self.sop_class_uid)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Analysis:
     """What came of one run.
 
     Attributes:
-        results: The proved objects, a segmentation before the report that refers to it.
+        results: The proved objects, each after those it refers to.
         seconds: Time by stage: decode, preprocess, run, postprocess, encode, prove.
     """
 
@@ -79,6 +85,8 @@ def analyse(
     engine: Engine,
     provenance: Provenance,
     *,
+    kinds: Collection[str] = (),
+    predecessors: tuple[Predecessor, ...] = (),
     deadline_seconds: float | None = None,
     on_proving: Callable[[], None] = lambda: None,
 ) -> Analysis:
@@ -89,6 +97,8 @@ def analyse(
         package: The model.
         engine: Runs it.
         provenance: The job's; it decides every UID and time in the results.
+        kinds: Kinds of result beside those that the model's manifest asks for.
+        predecessors: What the results take the place of.
         deadline_seconds: Time limit of the model's run.
         on_proving: Called when the model has answered.
 
@@ -107,33 +117,27 @@ def analyse(
     seconds |= answer.seconds
     on_proving()
     with _timed(seconds, "encode"):
-        results = _encode(series, answer, package.manifest.results, provenance)
+        sources = Sources(
+            answer, series.volume, series.headers, provenance, predecessors=predecessors
+        )
+        results = _encode({*package.manifest.results, *kinds}, sources)
     with _timed(seconds, "prove"):
-        written = {result.kind: result.part10 for result in results}
+        written = {result.kind: result.content for result in results if result.is_dicom}
         findings = prove(written, answer, series.volume, series.headers, provenance)
     if findings:
         raise GateError([str(finding) for finding in findings])
     return Analysis(series, answer, results, seconds)
 
 
-def _encode(
-    series: LoadedSeries, answer: Answer, kinds: Sequence[str], provenance: Provenance
-) -> tuple[WrittenResult, ...]:
-    written: list[WrittenResult] = []
-    segmentation: Dataset | None = None
-    if "seg" in kinds and answer.labels is not None:
-        segmentation = build_segmentation(answer, series.volume, series.headers, provenance)
-        written.append(_written("seg", segmentation))
-    if "sr" in kinds:
-        report = build_report(answer, series.volume, series.headers, provenance, segmentation)
-        written.append(_written("sr", report))
-    return tuple(written)
+def _encode(kinds: Collection[str], sources: Sources) -> tuple[WrittenResult, ...]:
+    made = build_bundle(kinds, sources)
+    return tuple(_written(kind, found, sources.provenance) for kind, found in made.items())
 
 
-def _written(kind: str, dataset: Dataset) -> WrittenResult:
-    return WrittenResult(
-        kind, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), to_bytes(dataset)
-    )
+def _written(kind: str, made: Dataset | bytes, provenance: Provenance) -> WrittenResult:
+    if isinstance(made, bytes):
+        return WrittenResult(kind, "", provenance.uid(f"{kind}/instance"), made)
+    return WrittenResult(kind, str(made.SOPClassUID), str(made.SOPInstanceUID), to_bytes(made))
 
 
 def picture(analysis: Analysis, package: Package) -> bytes:

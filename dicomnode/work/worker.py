@@ -183,7 +183,7 @@ class Worker:
     def _keep(self, job: Job, analysis: Analysis) -> None:
         results = []
         for result in analysis.results:
-            stored = self.store.put(result.part10)
+            stored = self.store.put(result.content)
             results.append(
                 NewResult(
                     kind=result.kind,

@@ -1,0 +1,156 @@
+"""The result objects of one job: which kinds there are, when each can be made, and of what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from ai.types import Answer, Volume
+from dicomnode.results.provenance import Provenance
+from dicomnode.results.seg import build_segmentation
+from dicomnode.results.sr import build_report
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """A result that was sent out before and that this bundle takes the place of.
+
+    Attributes:
+        kind: A key of `FORMS`.
+    """
+
+    kind: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the objects of a bundle are made of.
+
+    Attributes:
+        answer: What the model said.
+        volume: The primary input, ``(slices, rows, columns)``.
+        headers: One a slice, in the volume's order; see `dicomnode.frames`.
+        provenance: The job, node and model.
+        built: The data sets of the bundle so far, by kind: a report refers to the segmentation.
+        predecessors: What the bundle takes the place of.
+    """
+
+    answer: Answer
+    volume: Volume
+    headers: Sequence[Dataset]
+    provenance: Provenance
+    built: Mapping[str, Dataset] = field(default_factory=dict)
+    predecessors: tuple[Predecessor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Form:
+    """One kind of result object.
+
+    Attributes:
+        kind: Its name in settings, manifests and jobs.
+        possible: Whether it can be made of these sources.
+        build: Makes it: a data set, or the bytes of a file that is no DICOM object.
+        replaces: It names what it takes the place of (PS3.3 C.17.2, Predecessor Documents).
+    """
+
+    kind: str
+    possible: Callable[[Sources], bool]
+    build: Callable[[Sources], Dataset | bytes]
+    replaces: bool = False
+
+
+def _always(sources: Sources) -> bool:
+    return True
+
+
+def _has_labels(sources: Sources) -> bool:
+    return sources.answer.labels is not None
+
+
+def _segmentation(sources: Sources) -> Dataset:
+    return build_segmentation(sources.answer, sources.volume, sources.headers, sources.provenance)
+
+
+def _report(sources: Sources) -> Dataset:
+    return build_report(
+        sources.answer,
+        sources.volume,
+        sources.headers,
+        sources.provenance,
+        sources.built.get("seg"),
+    )
+
+
+# In the order of building: what refers to another object comes after it.
+FORMS: Final[Mapping[str, Form]] = {
+    form.kind: form
+    for form in (
+        Form("seg", _has_labels, _segmentation),
+        Form("sr", _always, _report, replaces=True),
+    )
+}
+
+# What a destination gets that does not take the first, best first; each goes on with its own.
+_NEXT: Final[Mapping[str, str]] = {
+    "sr": "sr-comprehensive",
+    "sr-comprehensive": "sr-basic",
+    "labelmap": "seg",
+    "fractional": "seg",
+    "seg": "overlay",
+}
+
+
+def chain(kind: str) -> tuple[str, ...]:
+    """A kind and what stands in for it at a destination that does not take it, best first."""
+    after = _NEXT.get(kind)
+    return (kind,) if after is None else (kind, *chain(after))
+
+
+def build_bundle(kinds: Collection[str], sources: Sources) -> dict[str, Dataset | bytes]:
+    """Make the kinds asked for that can be made of the sources.
+
+    Args:
+        kinds: Keys of `FORMS`, in any order; what nothing is known of is left out.
+        sources: Without `built`.
+
+    Returns:
+        By kind, in the order of building.
+    """
+    made: dict[str, Dataset | bytes] = {}
+    for kind, form in FORMS.items():
+        if kind not in kinds or not form.possible(sources):
+            continue
+        found = form.build(sources)
+        made[kind] = found
+        if isinstance(found, Dataset):
+            if form.replaces:
+                _name_predecessors(found, sources.predecessors)
+            sources = replace(sources, built={**sources.built, kind: found})
+    return made
+
+
+def _name_predecessors(result: Dataset, predecessors: Sequence[Predecessor]) -> None:
+    # PS3.3 C.17.2: documents only, so of the bundle before the report and its like.
+    documents = [entry for entry in predecessors if FORMS[entry.kind].replaces]
+    if documents:
+        result.PredecessorDocumentsSequence = [_document(entry) for entry in documents]
+
+
+def _document(predecessor: Predecessor) -> Dataset:
+    # PS3.3 Table C.17-3, Hierarchical SOP Instance Reference.
+    instance, series, study = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = predecessor.sop_class_uid
+    instance.ReferencedSOPInstanceUID = predecessor.sop_instance_uid
+    series.SeriesInstanceUID = predecessor.series_instance_uid
+    series.ReferencedSOPSequence = [instance]
+    study.StudyInstanceUID = predecessor.study_instance_uid
+    study.ReferencedSeriesSequence = [series]
+    return study
