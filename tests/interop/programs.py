@@ -11,12 +11,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 SECONDS = 30.0
+DICOMWEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 NO_DELAY = {"TCP_NODELAY": "1"}
 """The environment in which DCMTK sends and answers without Nagle's algorithm."""
 
@@ -155,15 +156,18 @@ class StoreScp(Program):
 
 
 class Orthanc(Program):
-    """Orthanc with nothing but its core; it takes objects from the node's AE title alone.
+    """Orthanc; over DICOM it takes objects from the node's AE title alone.
 
     Debian's version binds every address whatever it is told; it refuses what does not come from
     this machine by ``RemoteAccessAllowed`` and by its checks of AE title and address.
     """
 
-    def __init__(self, folder: Path, client_ae: str = "MEDAI") -> None:
+    def __init__(
+        self, folder: Path, client_ae: str = "MEDAI", *, plugins: Sequence[str] = ()
+    ) -> None:
         super().__init__(folder, "ORTHANC")
         self._client_ae = client_ae
+        self._plugins = list(plugins)
         self._web = 0
 
     def command(self) -> list[str]:
@@ -182,7 +186,7 @@ class Orthanc(Program):
                 "HttpPort": self._web,
                 "RemoteAccessAllowed": False,
                 "AuthenticationEnabled": False,
-                "Plugins": [],
+                "Plugins": self._plugins,
                 # A second store of an object replaces the first, and is one more change.
                 "OverwriteInstances": True,
                 "StoreMD5ForAttachments": True,
@@ -191,9 +195,19 @@ class Orthanc(Program):
         path.write_text(json.dumps(settings))
         return ["/usr/sbin/Orthanc", "--verbose", str(path)]
 
+    @property
+    def web(self) -> int:
+        """The port it answers HTTP on."""
+        return self._web
+
     def rest(self, path: str) -> Any:
         """The JSON of a path of its REST interface."""
         return json.loads(self._get(path))
+
+    def put(self, path: Path) -> None:
+        """Store a file over its REST interface."""
+        where = f"http://127.0.0.1:{self._web}/instances"
+        urllib.request.urlopen(where, path.read_bytes(), timeout=10).close()
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._web}{path}", timeout=10) as answer:

@@ -1,0 +1,130 @@
+"""What a reader sees: the node's results in OHIF, over DICOMweb of the PACS they went to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import dcmread
+
+from dicomnode.sample import SIZE, SPACING_MM, STEP_MM, thorax_phantom, write_sample_study
+from tests.harness import NodeUnderTest, routes_to
+from tests.interop.programs import DICOMWEB, Orthanc, dcmsend
+from tests.interop.viewer import drive
+from tests.interop.viewer.serving import viewer
+
+pytestmark = pytest.mark.tools
+
+SEGMENTS = {"gas in the body": 1, "fat": 2, "soft tissue": 3, "bone": 4}
+# A segment's own colour over the image's grey at the window the image asks for, half and half.
+SHOWN = {0: (0, 0, 0), 1: (50, 85, 128), 2: (144, 124, 64), 3: (164, 109, 109), 4: (248, 248, 237)}
+PLANES = (12, 24, 33)
+POINTS = 8
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The screen, and what the viewer said."""
+
+    answer: dict[str, Any]
+    folder: Path
+
+    def colours(self, name: str, at: list[list[float]]) -> NDArray[np.float64]:
+        """``(points, 3)``: the mean colour of 3 × 3 pixels around each point of a picture."""
+        pixels = np.asarray(Image.open(self.folder / f"{name}.png").convert("RGB"), np.float64)
+        places = [(round(x), round(y)) for x, y in at]
+        return np.array([pixels[y - 1 : y + 2, x - 1 : x + 2].mean((0, 1)) for x, y in places])
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory, screenshots: Path) -> Iterator[Seen]:
+    folder = tmp_path_factory.mktemp("viewer")
+    source = write_sample_study(folder / "source")
+    with (
+        Orthanc(folder / "pacs", plugins=[DICOMWEB]) as pacs,
+        NodeUnderTest(folder / "node", routes_to(pacs.port, pacs.ae_title)) as node,
+        viewer(pacs.web) as address,
+    ):
+        for path in source:
+            pacs.put(path)
+        dcmsend(node.state.dicom[1], source[0].parent, no_delay=True)
+        node.wait_until(lambda: len(pacs.files()) >= len(source) + 2, "SEG and SR at the PACS")
+        task = {
+            "study": str(dcmread(source[0], specific_tags=["StudyInstanceUID"]).StudyInstanceUID),
+            "segmentation": "ct-tissue 1.0.0 segmentation",
+            "planes": [
+                {"name": f"slice-{index}", "points": [place(index, *p) for p in points(index)]}
+                for index in PLANES
+            ],
+        }
+        yield Seen(drive(address, task, screenshots), screenshots)
+
+
+@pytest.fixture(scope="module")
+def screenshots(pytestconfig: pytest.Config) -> Path:
+    """Where the pictures stay after the tests."""
+    folder = pytestconfig.rootpath / "build" / "viewer"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def tissue() -> NDArray[np.int64]:
+    """The segment of each voxel of the sample, from what the phantom is made of; 0 outside."""
+    hounsfield = thorax_phantom(noise=0.0)
+    kinds = np.digitize(hounsfield, [-300, -30, 180]) + 1
+    solid = SimpleITK.GetImageFromArray((hounsfield > -300).astype(np.uint8))
+    whole = [SimpleITK.BinaryFillhole(solid[:, :, index]) for index in range(len(hounsfield))]
+    return np.where(np.stack([SimpleITK.GetArrayFromImage(body) for body in whole]), kinds, 0)
+
+
+def points(index: int) -> list[tuple[int, int]]:
+    """Rows and columns of one slice, each two pixels inside its tissue.
+
+    Half of them tell a flipped picture from a right one: another tissue stands where they would be
+    mirrored to, left to right or front to back. The others are of every tissue.
+    """
+    kinds = tissue()[index]
+    plane = SimpleITK.GetImageFromArray(kinds)
+    low, high = SimpleITK.GrayscaleErode(plane, (2, 2)), SimpleITK.GrayscaleDilate(plane, (2, 2))
+    flat = SimpleITK.GetArrayFromImage(low) == SimpleITK.GetArrayFromImage(high)
+    flat[[0, -1]] = flat[:, [0, -1]] = False
+    telling = flat & ((kinds != kinds[:, ::-1]) | (kinds != kinds[::-1]))
+    chosen = _some(telling, 5 * POINTS, index)
+    for kind in SHOWN:
+        chosen += _some(flat & (kinds == kind), POINTS, index)
+    return chosen
+
+
+def _some(where: NDArray[np.bool_], count: int, seed: int) -> list[tuple[int, int]]:
+    rows, columns = np.nonzero(where)
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return [(int(rows[number]), int(columns[number])) for number in chosen]
+
+
+def place(index: int, row: int, column: int) -> list[float]:
+    """A voxel's centre in LPS millimetres."""
+    origin = -SPACING_MM * (SIZE - 1) / 2
+    return [origin + SPACING_MM * column, origin + SPACING_MM * row, STEP_MM * index]
+
+
+def test_every_segment_is_listed_by_its_name(seen: Seen) -> None:
+    assert seen.answer["segments"] == list(SEGMENTS)
+
+
+def test_the_coloured_pixels_lie_where_the_phantom_says(seen: Seen) -> None:
+    shown = np.array([SHOWN[number] for number in sorted(SHOWN)], np.float64)
+    met: set[int] = set()
+    for index, plane in zip(PLANES, seen.answer["planes"], strict=True):
+        wanted = np.array([tissue()[index][point] for point in points(index)])
+        colours = seen.colours(plane["name"], plane["at"])
+        distances = np.linalg.norm(colours[:, None] - shown[None], axis=2)
+        np.testing.assert_array_equal(distances.argmin(1), wanted, plane["name"])
+        met |= set(wanted.tolist())
+    assert met == set(SHOWN)
