@@ -1,0 +1,204 @@
+"""What all multi-frame results share: their image, dimensions and functional groups (PS3.3 C.7.6).
+
+One frame lies on one source image, and takes its place from that very image, so no sorting stands
+between a mask and its place. The positions must agree with the volume's affine or nothing is
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.valuerep import DS
+
+from ai.types import Volume
+from dicomnode.results import codes
+from dicomnode.results.document import image_reference
+from dicomnode.results.provenance import Provenance, code_item
+
+# A slice may lie this far from where the affine puts it, in voxels.
+_POSITION_TOLERANCE: Final = 0.25
+# The stack of images that have no place in space (PS3.3 C.7.6.16.2.2).
+_STACK: Final = "1"
+
+
+def check_alignment(volume: Volume, sources: Sequence[Dataset]) -> None:
+    """Refuse sources that do not lie where the volume's affine says (PS3.3 C.7.6.2.1.1).
+
+    Args:
+        volume: With ``(slices, rows, columns)`` voxels; nothing but the size is checked where its
+            affine is None.
+        sources: One a slice, in the same order.
+
+    Raises:
+        ValueError: There is not one source a slice, or one has another matrix size, no position, or
+            another place than its slice.
+    """
+    slices, *size = volume.voxels.shape
+    if len(sources) != slices:
+        raise ValueError(f"{len(sources)} sources for {slices} slices")
+    for source in sources:
+        if [source.get("Rows"), source.get("Columns")] != size:
+            raise ValueError("a source image has another matrix size than its slice")
+    affine = volume.affine
+    if affine is None:
+        return
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    for index, source in enumerate(sources):
+        if not source.get("ImagePositionPatient") or not source.get("ImageOrientationPatient"):
+            raise ValueError("a source image has no place in patient space")
+        if not source.get("FrameOfReferenceUID"):
+            raise ValueError("a source image has no frame of reference")
+        position = np.array([float(each) for each in source.ImagePositionPatient])
+        away = np.linalg.norm(position - affine[:3, 3] - index * affine[:3, 0])
+        if away > _POSITION_TOLERANCE * float(steps.min()):
+            raise ValueError(f"source image {index} lies {away:.3g} mm from its slice")
+        if not np.allclose(plane_axes(source), affine[:3, 1:3], rtol=0, atol=0.01 * steps.min()):
+            raise ValueError(f"source image {index} has other axes than the volume")
+
+
+def plane_axes(source: Dataset) -> NDArray[np.float64]:
+    """Steps of one pixel along (rows, columns) of an image in LPS mm, shape ``(3, 2)``."""
+    orientation = np.array([float(each) for each in source.ImageOrientationPatient])
+    between_rows, between_columns = (float(each) for each in source.PixelSpacing)
+    # The first triplet is the direction of a row, along which the column index grows.
+    return np.stack([orientation[3:] * between_rows, orientation[:3] * between_columns], axis=1)
+
+
+def add_image(result: Dataset, volume: Volume, sources: Sequence[Dataset], bits: int) -> None:
+    """Write size and sample of the frames, lossy compression and request of the sources.
+
+    Args:
+        result: Changed in place; FrameOfReferenceUID leaves it where the volume has no place.
+        volume: Gives rows and columns.
+        sources: One a slice.
+        bits: Bits allocated.
+    """
+    result.SamplesPerPixel = 1
+    result.PhotometricInterpretation = "MONOCHROME2"
+    result.Rows, result.Columns = volume.voxels.shape[1:]
+    result.BitsAllocated = bits
+    if volume.affine is None:  # PS3.3 C.7.6.1: PatientOrientation is type 2C
+        for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
+            result.pop(keyword, None)
+        result.PatientOrientation = sources[0].get("PatientOrientation") or ""
+    lossy = next((each for each in sources if each.get("LossyImageCompression") == "01"), None)
+    result.LossyImageCompression = "00" if lossy is None else "01"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if lossy is not None and keyword in lossy:
+            setattr(result, keyword, lossy[keyword].value)
+    request = sources[0].get("RequestAttributesSequence")
+    if request:
+        result.RequestAttributesSequence = list(request)
+
+
+def add_dimensions(
+    result: Dataset, provenance: Provenance, kind: str, volume: Volume, *, segmented: bool
+) -> None:
+    """Say by what the frames are ordered (PS3.3 C.7.6.17): segment, then place.
+
+    Args:
+        result: Changed in place.
+        provenance: Gives the UID.
+        kind: The kind of result.
+        volume: Where it has no place in space the number in the stack stands for the position.
+        segmented: Each frame belongs to one segment.
+    """
+    uid = provenance.uid(f"{kind}/dimensions")
+    organization = Dataset()
+    organization.DimensionOrganizationUID = uid
+    result.DimensionOrganizationSequence = [organization]
+    pointers = [("ReferencedSegmentNumber", 0x0062000B, 0x0062000A)] if segmented else []
+    if volume.affine is not None:
+        pointers.append(("ImagePositionPatient", 0x00200032, 0x00209113))
+    else:
+        pointers.append(("InStackPositionNumber", 0x00209057, 0x00209111))
+    items = []
+    for label, pointer, group in pointers:
+        item = Dataset()
+        item.DimensionOrganizationUID = uid
+        item.DimensionIndexPointer = pointer
+        item.FunctionalGroupPointer = group
+        item.DimensionDescriptionLabel = label
+        items.append(item)
+    result.DimensionIndexSequence = items
+
+
+def shared_groups(volume: Volume, source: Dataset) -> Dataset:
+    """Functional groups of all frames: pixel measures and plane orientation, where known."""
+    shared = Dataset()
+    if source.get("PixelSpacing"):
+        measures = Dataset()
+        measures.PixelSpacing = _decimals(source.PixelSpacing)
+        if volume.affine is not None:
+            between = volume.spacing[0] or source.get("SliceThickness") or 1.0
+            thickness = source.get("SliceThickness") or between
+            (measures.SliceThickness,) = _decimals([thickness])
+            (measures.SpacingBetweenSlices,) = _decimals([between])
+        shared.PixelMeasuresSequence = [measures]
+    if volume.affine is not None:
+        orientation = Dataset()
+        orientation.ImageOrientationPatient = _decimals(source.ImageOrientationPatient)
+        shared.PlaneOrientationSequence = [orientation]
+    return shared
+
+
+def frame_groups(
+    volume: Volume,
+    sources: Sequence[Dataset],
+    segments: Iterable[int | None] = (None,),
+    derivation: Code = codes.SEGMENTATION,
+) -> list[Dataset]:
+    """Functional groups of each frame: all slices of the first segment, then of the next.
+
+    Args:
+        volume: Whether frames have a place in space.
+        sources: One a slice, in the volume's order.
+        segments: Segment number that a run over all slices belongs to, or None.
+        derivation: How a frame came of its source (PS3.16 CID 7203).
+    """
+    # Elements are shared among frames, since nothing of theirs differs by segment.
+    planes = [list(_plane(volume, source, derivation)) for source in sources]
+    frames = []
+    for number in segments:
+        for index, plane in enumerate(planes):
+            frame = Dataset()
+            content = Dataset()
+            if volume.affine is None:
+                content.StackID = _STACK
+                content.InStackPositionNumber = index + 1
+            content.DimensionIndexValues = [index + 1] if number is None else [number, index + 1]
+            frame.FrameContentSequence = [content]
+            for element in plane:
+                frame[element.tag] = element
+            if number is not None:
+                identification = Dataset()
+                identification.ReferencedSegmentNumber = number
+                frame.SegmentIdentificationSequence = [identification]
+            frames.append(frame)
+    return frames
+
+
+def _plane(volume: Volume, source: Dataset, derivation: Code) -> Iterator[DataElement]:
+    image = image_reference(source)
+    image.SpatialLocationsPreserved = "YES"
+    image.PurposeOfReferenceCodeSequence = [code_item(codes.SOURCE_IMAGE)]
+    item = Dataset()
+    item.DerivationCodeSequence = [code_item(derivation)]
+    item.SourceImageSequence = [image]
+    yield DataElement("DerivationImageSequence", "SQ", [item])
+    if volume.affine is not None:
+        position = Dataset()
+        position.ImagePositionPatient = _decimals(source.ImagePositionPatient)
+        yield DataElement("PlanePositionSequence", "SQ", [position])
+
+
+def _decimals(values: Iterable[Any]) -> list[Any]:
+    # Sources are met whose DS is longer than the 16 characters of PS3.5 6.2.
+    return [DS(float(value), auto_format=True) for value in values]
