@@ -134,7 +134,7 @@ def _show_results(pacs: StandInPacs, data_dir: Path, sample: Path, folder: Path)
 
     from dicomnode.results.reading import describe  # noqa: PLC0415
     from dicomnode.results.received import answer_of  # noqa: PLC0415
-    from dicomnode.results.rendering import annotated_png  # noqa: PLC0415
+    from dicomnode.results.rendering import annotated_picture  # noqa: PLC0415
     from dicomnode.series.volume import load_series  # noqa: PLC0415
 
     _wait_for_results(pacs, data_dir)
@@ -154,7 +154,8 @@ def _show_results(pacs: StandInPacs, data_dir: Path, sample: Path, folder: Path)
     answer = answer_of(received["SEG"][1], series.volume, series.headers)
     picture = folder / "annotated.png"
     caption = str(received["SEG"][1].SeriesDescription)
-    picture.write_bytes(annotated_png(series.volume, answer, caption))
+    drawn = annotated_picture(series.volume, answer, series.headers, caption)
+    picture.write_bytes(drawn)
     say(f"\nThe segmentation as received, drawn over the images: {picture}")
 
 

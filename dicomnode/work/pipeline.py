@@ -18,7 +18,7 @@ from config.errors import GateError, SeriesError
 from dicomnode.results.bundle import Predecessor, Sources, build_bundle
 from dicomnode.results.gate import prove
 from dicomnode.results.provenance import ModelFacts, Provenance
-from dicomnode.results.rendering import annotated_png
+from dicomnode.results.rendering import annotated_picture
 from dicomnode.results.write import to_bytes
 from dicomnode.series.volume import LoadedSeries, load_series
 
@@ -142,10 +142,9 @@ def _written(kind: str, made: Dataset | bytes, provenance: Provenance) -> Writte
 
 def picture(analysis: Analysis, package: Package) -> bytes:
     """An annotated PNG of what the model found."""
-    manifest = package.manifest
-    return annotated_png(
-        analysis.series.volume, analysis.answer, f"{manifest.name} {manifest.version}"
-    )
+    manifest, series = package.manifest, analysis.series
+    caption = f"{manifest.name} {manifest.version}"
+    return annotated_picture(series.volume, analysis.answer, series.headers, caption)
 
 
 @contextmanager
