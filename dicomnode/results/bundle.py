@@ -9,7 +9,10 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from ai.types import Answer, Volume
+from dicomnode.results.fractional import build_fractional
+from dicomnode.results.labelmap import build_label_map
 from dicomnode.results.provenance import Provenance
+from dicomnode.results.saliency import build_saliency
 from dicomnode.results.seg import build_segmentation
 from dicomnode.results.sr import build_report
 
@@ -75,8 +78,20 @@ def _has_labels(sources: Sources) -> bool:
     return sources.answer.labels is not None
 
 
-def _segmentation(sources: Sources) -> Dataset:
-    return build_segmentation(sources.answer, sources.volume, sources.headers, sources.provenance)
+def _has_probabilities(sources: Sources) -> bool:
+    return sources.answer.probabilities is not None
+
+
+def _has_saliency(sources: Sources) -> bool:
+    return sources.answer.saliency is not None
+
+
+def _image(
+    build: Callable[[Answer, Volume, Sequence[Dataset], Provenance], Dataset],
+) -> Callable[[Sources], Dataset]:
+    return lambda sources: build(
+        sources.answer, sources.volume, sources.headers, sources.provenance
+    )
 
 
 def _report(sources: Sources) -> Dataset:
@@ -93,7 +108,10 @@ def _report(sources: Sources) -> Dataset:
 FORMS: Final[Mapping[str, Form]] = {
     form.kind: form
     for form in (
-        Form("seg", _has_labels, _segmentation),
+        Form("seg", _has_labels, _image(build_segmentation)),
+        Form("labelmap", _has_labels, _image(build_label_map)),
+        Form("fractional", _has_probabilities, _image(build_fractional)),
+        Form("saliency", _has_saliency, _image(build_saliency)),
         Form("sr", _always, _report, replaces=True),
     )
 }

@@ -65,7 +65,12 @@ COMMENT: Final = Code("121106", "DCM", "Comment")
 
 # CID 7203, Image Derivation; CID 7202, Source Image Purposes of Reference
 SEGMENTATION: Final = Code("113076", "DCM", "Segmentation")
+UNSPECIFIED_METHOD: Final = Code("112187", "DCM", "Unspecified method of calculation")
 SOURCE_IMAGE: Final = Code("121322", "DCM", "Source image for image processing operation")
+# PS3.3 C.8.20.2: the segment of a label map that is none
+BACKGROUND: Final = Code("125040", "DCM", "Background")
+# PS3.3 A.75.5.1: what the values of a parametric map are
+QUANTITY: Final = Code("246205007", "SCT", "Quantity")
 # CID 7005, Contributing Equipment Purposes of Reference
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")
 # CID 7162, Surface Processing Algorithm Families; it has no entry for plain rules, so those are

@@ -21,6 +21,7 @@ from ai.types import (
     Finding,
     Measurement,
     Region,
+    Saliency,
     Segment,
     Volume,
 )
@@ -264,3 +265,26 @@ def bundle(case: Case) -> dict[str, Dataset]:
 def written(case: Case) -> dict[str, bytes]:
     """The files of a case."""
     return {kind: to_bytes(dataset) for kind, dataset in bundle(case).items()}
+
+
+def with_probabilities(case: Case) -> Case:
+    """The case with a probability a segment and voxel: high where the label is, and noise."""
+    answer = case.answer
+    assert answer.labels is not None
+    noise = np.random.default_rng(7).random((len(SEGMENTS), *answer.labels.shape), np.float32)
+    probabilities = np.stack([answer.labels == segment.number for segment in answer.segments])
+    probabilities = np.float32(0.75) * probabilities + np.float32(0.25) * noise
+    return replace(case, answer=replace(answer, probabilities=probabilities))
+
+
+def with_saliency(case: Case) -> Case:
+    """The case with a heat map of its first finding, of both signs, different in every voxel."""
+    values = np.random.default_rng(8).random(case.volume.voxels.shape, np.float32) - 0.25
+    saliency = Saliency(
+        case.answer.findings[0].name,
+        values,
+        Code("SALIENCY", "99MEDAI", "Saliency"),
+        Code("1", "UCUM", "no units"),
+        "By what the score falls when a place is hidden.",
+    )
+    return replace(case, answer=replace(case.answer, saliency=saliency))
