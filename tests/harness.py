@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import psutil
+
 from dicomnode.net.scu import Peer
 from dicomnode.node import NodeState, node_state
 
@@ -128,8 +130,8 @@ class NodeUnderTest:
         if self.process is not None:
             self.kill()
 
-    def start(self) -> NodeState:
-        """Start the node in a process group of its own and wait until it is ready."""
+    def launch(self) -> None:
+        """Start the node in a process group of its own; it is not ready yet."""
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "dicomnode", "run", "--config", str(self.config)],
@@ -139,6 +141,11 @@ class NodeUnderTest:
                 text=True,
                 start_new_session=True,
             )
+
+    def start(self) -> NodeState:
+        """Start the node and wait until it is ready."""
+        self.launch()
+        assert self.process is not None
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if "is ready" not in line:
@@ -185,6 +192,15 @@ class NodeUnderTest:
         """SIGKILL one process of the node by its name, ``worker`` say."""
         os.kill(self.state.pids[name], signal.SIGKILL)
 
+    def kill_supervisor(self) -> None:
+        """SIGKILL the supervisor alone; its processes find out by themselves."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process = None
+
     def kill(self) -> None:
         """SIGKILL the whole node, all its processes at once."""
         assert self.process is not None
@@ -221,6 +237,14 @@ class NodeUnderTest:
                 return found
             time.sleep(pause)
         raise AssertionError(f"{what} did not happen in {seconds} s\n{self.log.read_text()}")
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs, and is not just waiting to be buried."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def medai_node(

@@ -1,19 +1,29 @@
-"""Receivers that are killed while objects come in: what was acknowledged is there, once."""
+"""Receivers that are killed while objects come in: what was acknowledged is there, once.
+
+``pytest -m slow -s tests/contract/test_crash.py`` is the long form, of fifty rounds.
+``KILL_SEED=…`` draws the same moments again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import multiprocessing
+import os
+import random
+import secrets
 import socket
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config.schema import Settings
 from dicomnode.net.scp import receiver_name, run_receiver
-from storage.db import open_ledger
+from storage.db import Ledger, open_ledger
 from storage.index import close_lost_associations, known_keys
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
@@ -22,6 +32,7 @@ from tests.contract.wire import Wire
 from tests.raw import ct
 
 SPAWN = multiprocessing.get_context("spawn")
+SENDERS = 4
 
 
 class Sender(threading.Thread):
@@ -53,33 +64,74 @@ def recover(data_dir: Path) -> ObjectStore:
 
 
 @pytest.mark.feature("P02", "P04", "P43")
-def test_nothing_acknowledged_is_lost_when_a_receiver_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "rounds", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_nothing_acknowledged_is_lost_when_a_receiver_is_killed(
+    tmp_path: Path, rounds: int
+) -> None:
+    seed = int(os.environ.get("KILL_SEED", "0")) or 1 + secrets.randbits(31)
+    draw = random.Random(seed)  # noqa: S311 - draws moments, guards nothing
     settings = Settings(node={"ae_title": "MEDAI", "data_dir": tmp_path})
     ledger = open_ledger(tmp_path)
     acknowledged: dict[str, bytes] = {}
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        for round_number in range(3):
-            ours, theirs = SPAWN.Pipe()
-            node = SPAWN.Process(
-                target=run_receiver, args=(settings, tmp_path, listener, 0, theirs)
+        for number in range(rounds):
+            after, in_recovery = draw.uniform(0, 0.3), draw.uniform(0, 0.6)
+            print(
+                f"KILL_SEED={seed} round {number + 1}: {after:.3f} s, recovery {in_recovery:.3f} s"
             )
-            node.start()
-            enough = threading.Event()
-            senders = [Sender(port, f"1.{round_number}.{n}", enough) for n in range(4)]
-            for sender in senders:
-                sender.start()
-            assert enough.wait(30)
-            node.kill()
-            node.join()
-            for sender in senders:
-                sender.join()
-                acknowledged |= sender.acknowledged
-            ours.close()
-            theirs.close()
+            acknowledged |= send_and_kill(settings, listener, number, after)
+            # The next one is killed while it starts: before, in or after its recovery.
+            with receiver(settings, listener) as starting:
+                time.sleep(in_recovery)
+                starting.kill()
             recover(tmp_path)
+            assert_all_is_there_once(tmp_path, ledger, acknowledged)
+    ledger.close()
+    print(f"{rounds} kills, {len(acknowledged)} objects acknowledged: all there, once")
 
-    store = ObjectStore(tmp_path)
+
+@contextlib.contextmanager
+def receiver(settings: Settings, listener: socket.socket) -> Iterator[Any]:
+    """A receiver process, which the block kills."""
+    ours, theirs = SPAWN.Pipe()
+    arguments = (settings, settings.node.data_dir, listener, 0, theirs)
+    process = SPAWN.Process(target=run_receiver, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+        theirs.close()
+
+
+def send_and_kill(
+    settings: Settings, listener: socket.socket, number: int, after: float
+) -> dict[str, bytes]:
+    """Four senders into a receiver that is killed under them; what they were acknowledged."""
+    enough = threading.Event()
+    port = listener.getsockname()[1]
+    senders = [Sender(port, f"1.{number}.{n}", enough) for n in range(SENDERS)]
+    with receiver(settings, listener) as process:
+        for sender in senders:
+            sender.start()
+        assert enough.wait(30)
+        time.sleep(after)
+        process.kill()
+    acknowledged: dict[str, bytes] = {}
+    for sender in senders:
+        sender.join()
+        acknowledged |= sender.acknowledged
+    return acknowledged
+
+
+def assert_all_is_there_once(
+    data_dir: Path, ledger: Ledger, acknowledged: dict[str, bytes]
+) -> None:
+    store = ObjectStore(data_dir)
     rows = ledger.database.execute_sql(
         "SELECT sop_instance_uid, digest, object_key, covered_by FROM instance"
     ).fetchall()
@@ -97,7 +149,6 @@ def test_nothing_acknowledged_is_lost_when_a_receiver_is_killed(tmp_path: Path) 
     assert list(store.spool.iterdir()) == []
     open_rows = "SELECT count(*) FROM association WHERE closed_at IS NULL"
     assert ledger.database.execute_sql(open_rows).fetchone()[0] == 0
-    ledger.close()
 
 
 def test_a_receiver_ends_when_its_supervisor_is_gone(tmp_path: Path) -> None:
