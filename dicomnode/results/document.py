@@ -212,3 +212,11 @@ def image_reference(source: Dataset) -> Dataset:
     if number is not None:
         item.ReferencedFrameNumber = number
     return item
+
+
+def add_body_part(result: Dataset, source: Dataset) -> None:
+    """Write body part and side as the source says them (PS3.3 C.7.3.1, Laterality is type 2C)."""
+    if source.get("BodyPartExamined"):
+        result.BodyPartExamined = source.BodyPartExamined
+    if source.get("Laterality") or "BodyPartExamined" not in result:
+        result.Laterality = source.get("Laterality") or ""

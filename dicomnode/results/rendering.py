@@ -7,6 +7,7 @@ found and how sure the model is; the images themselves are those of `drawing`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Final, Literal
 
@@ -87,35 +88,62 @@ def _encoded(picture: Image.Image, form: Format) -> bytes:
     return buffer.getvalue()
 
 
-def compose(panels: Sequence[Panel], answer: Answer, caption: str) -> Image.Image:
-    """Images with caption and notice above and the legend below.
+@dataclass(frozen=True)
+class Layout:
+    """Where the images and what stands around them lie on a canvas, in pixels.
+
+    Attributes:
+        size: Width and height of the canvas.
+        corners: Left and top of each image.
+        foot: Left and top of the legend.
+    """
+
+    size: tuple[int, int]
+    corners: tuple[tuple[int, int], ...]
+    foot: tuple[int, int]
+
+
+def layout(sizes: Sequence[tuple[int, int]], answer: Answer, caption: str) -> Layout:
+    """Images below caption and notice, above the legend; at most three side by side.
 
     Args:
-        panels: At least one; at most three stand side by side.
+        sizes: Width and height of each image, at least one.
         answer: What the model said.
         caption: Model name and version.
     """
-    across = min(3, len(panels))
-    lines = [panels[start : start + across] for start in range(0, len(panels), across)]
-    widest = max(panel.annotated.shape[1] for panel in panels)
-    column = max(PANEL, widest) + 2 * _MARGIN
+    across = min(3, len(sizes))
+    column = max(PANEL, *(width for width, _ in sizes)) + 2 * _MARGIN
     entries = legend(answer)
     words = max(_FONT.getlength(plain(each)) for each in (caption, NOTICE, *entries))
+    corners = []
+    top = 2 * _LINE + 8
+    for start in range(0, len(sizes), across):
+        line = sizes[start : start + across]
+        for number, (width, _) in enumerate(line):
+            corners.append((number * column + (column - width) // 2, top + 2 * _LINE))
+        # Above each image its title, below it the bar, on all sides a letter.
+        top += max(height for _, height in line) + 5 * _LINE
     width = max(across * column, round(words) + 3 * _MARGIN)
-    heights = [max(panel.annotated.shape[0] for panel in line) for line in lines]
-    around = 5 * _LINE  # above each image its title, below it the bar, on both sides a letter
-    foot = 2 * _LINE + sum(heights) + around * len(lines) + _LINE // 2
-    canvas = Image.new("RGB", (width, foot + len(entries) * _LINE + _LINE // 2))
+    return Layout((width, top + (len(entries) + 1) * _LINE), tuple(corners), (_MARGIN, top))
+
+
+def compose(panels: Sequence[Panel], answer: Answer, caption: str) -> Image.Image:
+    """Images with caption and notice above and the legend below, as `layout` lays them.
+
+    Args:
+        panels: At least one.
+        answer: What the model said.
+        caption: Model name and version.
+    """
+    sizes = [(panel.annotated.shape[1], panel.annotated.shape[0]) for panel in panels]
+    places = layout(sizes, answer, caption)
+    canvas = Image.new("RGB", places.size)
     draw = ImageDraw.Draw(canvas)
     _write(draw, (_MARGIN, 8), caption, _WHITE)
     _write(draw, (_MARGIN, 8 + _LINE), NOTICE, _AMBER)
-    top = 2 * _LINE + 8
-    for line, height in zip(lines, heights, strict=True):
-        for number, panel in enumerate(line):
-            left = number * column + (column - panel.annotated.shape[1]) // 2
-            _place(canvas, draw, panel, (left, top + 2 * _LINE))
-        top += height + around
-    draw_legend(draw, answer, (_MARGIN, foot))
+    for panel, corner in zip(panels, places.corners, strict=True):
+        _place(canvas, draw, panel, corner)
+    _draw_legend(draw, answer, places.foot)
     return canvas
 
 
@@ -172,7 +200,7 @@ def _entry(finding: Finding) -> str:
     return ", ".join(parts)
 
 
-def draw_legend(draw: ImageDraw.ImageDraw, answer: Answer, corner: tuple[int, int]) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, answer: Answer, corner: tuple[int, int]) -> None:
     """The lines of `legend`, one below the other, each with its colour."""
     left, top = corner
     for number, entry in enumerate(legend(answer)):
