@@ -172,4 +172,4 @@ def test_an_image_without_a_place_has_its_frames_in_a_stack(kind):
     assert "FrameOfReferenceUID" not in dataset
     content = dataset.PerFrameFunctionalGroupsSequence[0].FrameContentSequence[0]
     assert (content.StackID, content.InStackPositionNumber) == ("1", 1)
-    assert content["DimensionIndexValues"].VM == len(dataset.DimensionIndexSequence)
+    assert len(dataset.DimensionIndexSequence) == content["DimensionIndexValues"].VM
