@@ -18,6 +18,7 @@ from pydicom.uid import (
 
 from config.errors import MalformedError
 from dicomnode.results.write import SENDABLE, as_accepted, deflated
+from storage.part10 import data_set_offset
 from tests.unit.dicomnode.results.cases import cr_case, ct_case, with_saliency, written
 
 DEFLATED, EXPLICIT, IMPLICIT = SENDABLE
@@ -88,7 +89,7 @@ def test_a_file_in_a_syntax_of_its_own_is_sent_in_that_alone():
         lambda data: data[:131],
         lambda data: data[:150],
         lambda data: data[:-40],
-        lambda data: data[:600] + b"\xff" * 40 + data[640:],
+        lambda data: data[: data_set_offset(data)] + b"\xff" + data[data_set_offset(data) + 1 :],
         lambda data: data.replace(b"DICM", b"DICN", 1),
     ],
 )
