@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ai.types import Answer, Volume
+from ai.types import Volume
 from config.errors import MalformedError
 from dicomnode.results.content import items_of
-from dicomnode.results.structure import GateFinding
+from dicomnode.results.proof import GateFinding, ProofContext
 
 _CLAUSE: Final = "PS3.3 C.7.6.2.1.1"
 Array = NDArray[np.float64]
@@ -71,21 +71,18 @@ class Frame:
     mask: NDArray[np.bool_]
 
 
-def compare_segmentation(
-    written: Dataset, answer: Answer, volume: Volume, sources: Sequence[Dataset]
-) -> Iterator[GateFinding]:
+def compare_segmentation(written: Dataset, context: ProofContext) -> Iterator[GateFinding]:
     """What differs between a written segmentation and the labels it should hold.
 
     Args:
         written: A binary segmentation, native, read back from its file.
-        answer: With `labels` ``(slices, rows, columns)``.
-        volume: Their geometry.
-        sources: One a slice, in the same order.
+        context: With `labels` ``(slices, rows, columns)``, their geometry and sources.
 
     Yields:
         A finding for each segment whose centroid is off by more than half a voxel, whose volume by
         more than 1 %, whose share on the left differs, or whose voxels do not coincide.
     """
+    answer, volume, sources = context.answer, context.volume, context.sources
     labels = answer.labels
     if labels is None:
         yield GateFinding("geometry", _CLAUSE, "a segmentation was written for no labels")

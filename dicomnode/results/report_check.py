@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from ai.types import Answer, Finding
+from ai.types import Finding
 from dicomnode.results import codes
 from dicomnode.results.content import (
     children,
@@ -20,8 +20,7 @@ from dicomnode.results.content import (
     number_of,
     walk,
 )
-from dicomnode.results.provenance import Provenance
-from dicomnode.results.structure import GateFinding
+from dicomnode.results.proof import GateFinding, ProofContext
 
 # Mandatory rows of a measurement group, TID 1501 and those that include it, with TID 4019.
 _GROUP_ROWS: Final = (
@@ -107,22 +106,16 @@ def _check_certainty(group: Dataset) -> Iterator[GateFinding]:
                 yield _template("TID 4006", "a certainty is not a percentage")
 
 
-def compare_report(
-    dataset: Dataset,
-    answer: Answer,
-    sources: Sequence[Dataset],
-    provenance: Provenance,
-    segmentation: Dataset | None,
-) -> Iterator[GateFinding]:
+def compare_report(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]:
     """Hold a report against the answer it should carry and the images it speaks of.
 
     Args:
         dataset: The report, read back.
-        answer: What the model said.
-        sources: One a slice, in the volume's order.
-        provenance: The job; gives the tracking UIDs.
-        segmentation: The written segmentation, or None.
+        context: The answer, the sources, the job that gives the tracking UIDs, and the written
+            segmentation where there is one.
     """
+    answer, sources = context.answer, context.sources
+    segmentation = context.bundle.get("seg")
     yield from _check_coordinates(dataset, sources)
     groups = _groups(dataset)
     if len(groups) != max(1, len(answer.findings)):
@@ -130,7 +123,7 @@ def compare_report(
         yield GateFinding("content", "PS3.16 TID 1500", text)
     by_uid = {_tracking_uid(group): group for group in groups}
     for finding in answer.findings:
-        group = by_uid.get(provenance.uid(f"tracking/{finding.name}"))
+        group = by_uid.get(context.provenance.uid(f"tracking/{finding.name}"))
         if group is None:
             yield GateFinding("content", "PS3.16 TID 1501", "a finding has no measurement group")
             continue

@@ -17,26 +17,7 @@ from pydicom.uid import UID, SegmentationStorage
 
 from dicomnode.results import rules
 from dicomnode.results.content import MAXIMUM_DEPTH, children, items_of, walk
-
-
-@dataclass(frozen=True)
-class GateFinding:
-    """One thing wrong with a written object.
-
-    Attributes:
-        code: Short stable name, ``structure``, ``value``, ``reference``, ``template``,
-            ``content``, ``geometry``, ``coordinates``, ``identity`` or ``label``.
-        clause: Where the rule comes from.
-        text: One sentence without values of the patient.
-    """
-
-    code: str
-    clause: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.text} ({self.clause})"
-
+from dicomnode.results.proof import GateFinding
 
 _TIME = r"([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?"
 # PS3.5 6.2: the form of one value; the padding is taken off before.
