@@ -93,7 +93,20 @@ Name = Annotated[
     ),
 ]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
-ResultKind = Literal["sr", "seg"]
+# In no order; what each is and what stands in for it: docs/results.md.
+ResultKind = Literal[
+    "sr",
+    "sr-comprehensive",
+    "sr-basic",
+    "seg",
+    "labelmap",
+    "fractional",
+    "saliency",
+    "overlay",
+    "gsps",
+    "ko",
+    "pdf",
+]
 Permission = Literal["echo", "store"]
 
 
@@ -275,12 +288,28 @@ class DestinationSettings(Section):
     ae_title: AETitle = Field(description="Called AE title.")
     host: Host = Field(description="Host name or address.")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(description="DICOM port.")
-    results: tuple[ResultKind, ...] = Field(("sr", "seg"), description="Kinds it is sent.")
+    results: tuple[ResultKind, ...] = Field(
+        ("sr", "seg"),
+        description="Kinds it is sent; what it does not take falls back to a simpler kind.",
+    )
+    withdraw: Literal["none", "iocm"] = Field(
+        "none",
+        description="iocm: a rejection note withdraws what a newer result takes the place of.",
+    )
     retry_seconds: Seconds = Field(
         5, description="First delay after a failure, in seconds; it doubles."
     )
     retry_max_seconds: Seconds = Field(
         600, description="Longest delay between two attempts, in seconds."
+    )
+    give_up_days: Annotated[float, Field(ge=0, le=3650)] = Field(
+        30, description="Days after which a result that still waits is given up; 0 never."
+    )
+    give_up_failures: int = Field(
+        50,
+        ge=0,
+        le=100000,
+        description="Failures it answers to one result before that is given up; 0 never.",
     )
     tls: DestinationTlsSettings | None = None
 

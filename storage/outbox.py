@@ -6,8 +6,41 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from config.errors import StaleStateError
+from storage import breaker
 from storage.db import Change, Ledger
-from storage.records import Delivery, Job, Result
+from storage.records import Delivery, DestinationKind, Job, Result
+
+DAY_SECONDS = 86400.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How a destination is tried again, and when no more.
+
+    Attributes:
+        first: Delay after the first failure in seconds; it doubles with each.
+        longest: Longest delay in seconds.
+        give_up_days: Age from which a delivery is given up; 0 never.
+        give_up_failures: Failures the destination answers to one object before it is given up;
+            0 never.
+    """
+
+    first: float = 60.0
+    longest: float = 3600.0
+    give_up_days: float = 0.0
+    give_up_failures: int = 0
+
+    def delay(self, failures: int, jitter: float) -> float:
+        """Seconds after that many failures; `jitter` in [0, 1) spreads the upper half."""
+        grown = min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
+        return grown * (0.5 + jitter / 2)
+
+    def is_spent(self, age_seconds: float, failures: int) -> bool:
+        """Whether a delivery that waited and failed so often is to be given up."""
+        too_old = self.give_up_days and age_seconds >= self.give_up_days * DAY_SECONDS
+        too_often = self.give_up_failures and failures >= self.give_up_failures
+        return bool(too_old or too_often)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +81,13 @@ def add_deliveries(
     for destination, kinds in destinations.items():
         for result in results:
             if result.kind in kinds:
-                row = Delivery.create(result=result, destination=destination, created_at=change.now)
+                row = Delivery.create(
+                    result=result,
+                    destination=destination,
+                    wanted=result.kind,
+                    created_at=change.now,
+                    since=change.now,
+                )
                 change.audit(
                     "delivery.waiting",
                     object=row.label(),
@@ -73,25 +112,28 @@ def destinations_due() -> list[str]:
 
     What is under way while nobody delivers there was left behind, and goes out again.
     """
-    due = (Delivery.state == "waiting") & (Delivery.not_before <= time.time())
+    now = time.time()
+    due = (Delivery.state == "waiting") & (Delivery.not_before <= now)
     query = (
         Delivery.select(Delivery.destination)
         .where(due | (Delivery.state == "sending"))
         .distinct()
         .tuples()
     )
-    return sorted(name for (name,) in query)
+    return sorted(name for (name,) in query if breaker.lets_through(name, now))
 
 
 def claim(ledger: Ledger, destination: str, limit: int) -> list[Delivery]:
     """Take the next deliveries for a destination, in order.
 
     Nothing is taken while the oldest one still waits for the destination: the order holds. One
-    that the destination itself answered with a failure does not hold up the others.
+    that the destination itself answered with a failure does not hold up the others. While the
+    destination's circuit breaker is open nothing is taken, and when its time has come one object.
     """
     now = time.time()
     due = Delivery.status.is_null() | (Delivery.not_before <= now)
     with ledger.transaction() as change:
+        limit = breaker.begin(change, destination, limit)
         waiting = (
             Delivery.select()
             .where((Delivery.destination == destination) & (Delivery.state == "waiting") & due)
@@ -113,6 +155,76 @@ def note_begun(ledger: Ledger, rows: Sequence[Delivery]) -> None:
     """The destination has accepted an association to take these."""
     with ledger.transaction():
         Delivery.update(begun=True).where(Delivery.id.in_([row.id for row in rows])).execute()
+
+
+def note_kinds(ledger: Ledger, destination: str, accepted: Mapping[str, bool]) -> None:
+    """Note which kinds of result a destination took in negotiation, where that is news."""
+    query = DestinationKind.select(DestinationKind.kind, DestinationKind.accepted)
+    known = dict(query.where(DestinationKind.destination == destination).tuples())
+    news = {kind: taken for kind, taken in accepted.items() if known.get(kind) != taken}
+    if not news:
+        return
+    with ledger.transaction() as change:
+        for kind, taken in news.items():
+            DestinationKind.insert(
+                destination=destination, kind=kind, accepted=taken, noted_at=change.now
+            ).on_conflict_replace().execute()
+
+
+def accepted_kinds(destination: str) -> frozenset[str]:
+    """The kinds of result that a destination took when it was last asked for them."""
+    query = DestinationKind.select(DestinationKind.kind).where(
+        (DestinationKind.destination == destination) & DestinationKind.accepted
+    )
+    return frozenset(kind for (kind,) in query.tuples())
+
+
+def stand_ins(row: Delivery, chain: Sequence[str]) -> list[Result]:
+    """What of the same job may go out in place of a delivery's result, best first.
+
+    Args:
+        row: The delivery.
+        chain: Kinds, best first, that of the result among them.
+    """
+    after = list(chain[chain.index(row.result.kind) + 1 :]) if row.result.kind in chain else []
+    found = Result.select().where((Result.job == row.result.job_id) & Result.kind.in_(after))
+    return sorted(found, key=lambda result: after.index(result.kind))
+
+
+def fall_back(ledger: Ledger, row: Delivery, result: Result, why: str) -> bool:
+    """Send another form of the result instead; False where the destination gets that anyway.
+
+    Args:
+        ledger: The database.
+        row: In state sending.
+        result: Another result of the same job.
+        why: A sentence without patient identifiers.
+    """
+    with ledger.transaction() as change:
+        if (
+            Delivery.select()
+            .where((Delivery.result == result) & (Delivery.destination == row.destination))
+            .exists()
+        ):
+            return False
+        told = "; ".join(filter(None, (row.fell_back, f"{row.result.kind}: {why}")))
+        fence = (Delivery.id == row.id) & (Delivery.state == "sending")
+        fence &= Delivery.attempt == row.attempt
+        if not Delivery.update(result=result, fell_back=told, failures=0).where(fence).execute():
+            raise StaleStateError(f"{row.label()} is no longer being sent")
+        change.audit(
+            "delivery.fell_back",
+            object=row.label(),
+            detail={
+                "destination": row.destination,
+                "from": row.result.kind,
+                "to": result.kind,
+                "result": result.sop_instance_uid,
+                "reason": why,
+            },
+        )
+    row.result, row.fell_back, row.failures = result, told, 0
+    return True
 
 
 def lost(ledger: Ledger, row: Delivery, reason: str) -> None:
@@ -143,27 +255,73 @@ def put_back(
     ledger: Ledger,
     rows: Sequence[Delivery],
     reason: str,
+    patience: Patience,
     *,
-    first: float,
-    longest: float,
     jitter: float,
     status: int | None = None,
 ) -> None:
-    """The destination could not take the objects now; try again later, ever later.
+    """These objects could not be taken now; try again later, ever later, or give them up.
 
     Args:
         ledger: The database.
         rows: Deliveries in state sending.
         reason: A sentence without patient identifiers.
-        first: Delay after the first attempt in seconds; it doubles with each.
-        longest: Longest delay in seconds.
+        patience: The destination's.
         jitter: In [0, 1), spreads the delay over its upper half.
         status: What the destination answered to this very object, if it is that.
     """
     with ledger.transaction() as change:
         for row in rows:
-            delay = min(longest, first * 2.0 ** min(row.attempt - 1, 30)) * (0.5 + jitter / 2)
-            change.move(row, "waiting", reason=reason, status=status, not_before=change.now + delay)
+            later = change.now + patience.delay(row.attempt, jitter)
+            failures = row.failures + (status is not None)
+            if patience.is_spent(change.now - row.since, failures):
+                _give_up(change, row, reason, status)
+            else:
+                values = {"status": status, "failures": failures, "not_before": later}
+                change.move(row, "waiting", reason=reason, **values)
+
+
+def destination_failed(
+    ledger: Ledger,
+    destination: str,
+    rows: Sequence[Delivery],
+    reason: str,
+    patience: Patience,
+    *,
+    jitter: float,
+) -> None:
+    """No association came about, or it broke: all that waits for the destination waits on.
+
+    Args:
+        ledger: The database.
+        destination: Its name.
+        rows: Its deliveries in state sending.
+        reason: A sentence without patient identifiers.
+        patience: The destination's.
+        jitter: In [0, 1), spreads the delay over its upper half.
+    """
+    with ledger.transaction() as change:
+        failures = breaker.failures_of(destination) + 1
+        later = change.now + patience.delay(failures, jitter)
+        breaker.failed(change, destination, reason, later)
+        for row in rows:
+            change.move(row, "waiting", reason=reason, status=None, not_before=later)
+        waiting = (Delivery.destination == destination) & (Delivery.state == "waiting")
+        for row in list(Delivery.select().where(waiting).order_by(Delivery.id)):
+            if patience.is_spent(change.now - row.since, row.failures):
+                _give_up(change, row, row.reason or reason, row.status)
+
+
+def destination_answered(ledger: Ledger, destination: str) -> None:
+    """An association took its course: the destination is there."""
+    if breaker.failures_of(destination):
+        with ledger.transaction() as change:
+            breaker.succeeded(change, destination)
+
+
+def _give_up(change: Change, row: Delivery, reason: str, status: int | None) -> None:
+    why = f"given up after {row.attempt} attempts: {reason}"
+    change.move(row, "dead", reason=why, status=status, finished_at=change.now)
 
 
 def return_orphans(ledger: Ledger, destination: str | None = None) -> int:
@@ -191,9 +349,19 @@ def try_all_now(ledger: Ledger) -> None:
         Delivery.update(not_before=0.0).where(
             (Delivery.state == "waiting") & (Delivery.not_before > 0.0)
         ).execute()
+        breaker.try_all_now()
 
 
 def retry(ledger: Ledger, row: Delivery, actor: str) -> None:
-    """Send a refused delivery again, by hand."""
+    """Send a refused or given up delivery again, by hand."""
     with ledger.transaction() as change:
-        change.move(row, "waiting", reason="retried by hand", actor=actor, not_before=0.0)
+        change.move(
+            row,
+            "waiting",
+            reason="retried by hand",
+            actor=actor,
+            not_before=0.0,
+            failures=0,
+            since=change.now,
+        )
+        breaker.try_now(row.destination)

@@ -11,6 +11,7 @@ from storage.db import Ledger
 from storage.records import (
     Association,
     Delivery,
+    Destination,
     Instance,
     Job,
     NodeFact,
@@ -124,12 +125,16 @@ def shown_state(job: Job) -> str:
 def deliveries(limit: int = 100) -> list[dict[str, Any]]:
     """The newest deliveries."""
     rows = Delivery.select(Delivery, Result).join(Result).order_by(Delivery.id.desc()).limit(limit)
+    breakers = destinations()
     return [
         {
             "id": row.id,
             "job": row.result.job_id,
             "kind": row.result.kind,
+            "wanted": row.wanted,
+            "fell_back": row.fell_back,
             "destination": row.destination,
+            "destination_state": breakers.get(row.destination, {}).get("state", "closed"),
             "state": row.state,
             "reason": row.reason,
             "status": row.status,
@@ -141,3 +146,16 @@ def deliveries(limit: int = 100) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def destinations() -> dict[str, dict[str, Any]]:
+    """The circuit breaker of each destination that ever failed, by its name."""
+    return {
+        row.name: {
+            "state": row.state,
+            "failures": row.failures,
+            "retry_at": row.retry_at,
+            "reason": row.reason,
+        }
+        for row in Destination.select()
+    }

@@ -28,10 +28,11 @@ def _table(**moves: str) -> Transitions:
 
 
 INSTANCE = _table(
-    stored="indexed quarantined superseded",
-    indexed="quarantined superseded",
+    stored="indexed quarantined superseded rejected",
+    indexed="quarantined superseded rejected",
     quarantined="stored",
     superseded="",
+    rejected="",
 )
 SERIES = _table(
     receiving="complete",
@@ -59,6 +60,8 @@ DELIVERY = _table(
     dead="waiting",
     withdrawn="",
 )
+# A circuit breaker: closed lets all through, open nothing, half-open one object to try with.
+DESTINATION = _table(**{"closed": "open", "open": "half-open", "half-open": "open closed"})
 
 
 class Record(Model):
@@ -145,7 +148,10 @@ Association.add_index(
 
 
 class Study(Record):
-    """A study as far as it was received."""
+    """A study as far as it was received.
+
+    `explanation` is the JSON of what the routes of studies came to.
+    """
 
     noun = "study"
     transitions = STUDY
@@ -154,6 +160,7 @@ class Study(Record):
     state = TextField(default="open")
     reason = TextField(null=True)
     last_object_at = DoubleField()
+    explanation = TextField(null=True)
 
     class Meta:
         table_name = "study"
@@ -163,7 +170,8 @@ class Study(Record):
 class Series(Record):
     """A series as far as it was received.
 
-    `explanation` is the JSON of the quality verdict and of every rule with its reasons.
+    `explanation` is the JSON of the quality verdict and of every rule with its reasons,
+    `announced` that of the number of images the source announces, by acquisition.
     """
 
     noun = "series"
@@ -181,6 +189,7 @@ class Series(Record):
     single_image = BooleanField(default=False)
     forced = BooleanField(default=False)
     explanation = TextField(null=True)
+    announced = TextField(null=True)
 
     class Meta:
         table_name = "series"
@@ -188,10 +197,12 @@ class Series(Record):
 
 
 class Job(Record):
-    """One model to be run on one input.
+    """One model to be run on one input, or on one for each of its roles.
 
-    `attempt` only grows and fences every write after the claim; `failures` counts attempts that
-    failed and `crashes` those that took their process with them, since the last retry by hand.
+    `input_instances` is the JSON of instance ids by input role. `attempt` only grows and fences
+    every write after the claim; `failures` counts attempts that failed and `crashes` those that
+    took their process with them, since the last retry by hand. `withdrawal` is the code of a
+    rejection note (PS3.16 CID 7011) that is still to be made for what was sent of it.
     """
 
     noun = "job"
@@ -220,10 +231,14 @@ class Job(Record):
     started_at = DoubleField(null=True)
     finished_at = DoubleField(null=True)
     seconds = TextField(null=True)
+    withdrawal = TextField(null=True)
 
     class Meta:
         table_name = "job"
         indexes = ((("state", "crashes"), False),)
+
+
+Job.add_index(Job.id, where=Job.withdrawal.is_null(False), name="job_withdrawal")
 
 
 class Result(Record):
@@ -250,7 +265,9 @@ class Delivery(Record):
     """One result on its way to one destination.
 
     `begun` says that the destination accepted an association to take it: from then on the bundle
-    it belongs to goes whole.
+    it belongs to goes whole. `wanted` is the kind that the settings ask for; where the result is
+    of another kind, `fell_back` says why. `failures` counts the destination's own answers to this
+    object that were failures, `since` is when it began to wait, both anew after a retry by hand.
     """
 
     noun = "delivery"
@@ -267,10 +284,60 @@ class Delivery(Record):
     not_before = DoubleField(default=0.0)
     created_at = DoubleField()
     finished_at = DoubleField(null=True)
+    wanted = TextField()
+    fell_back = TextField(null=True)
+    failures = IntegerField(default=0)
+    since = DoubleField()
 
     class Meta:
         table_name = "delivery"
         indexes = ((("result", "destination"), True), (("state", "destination"), False))
+
+
+class Destination(Record):
+    """The circuit breaker of one destination; it has a row once it failed.
+
+    `failures` counts associations in a row that did not come about or broke; nothing is sent
+    before `retry_at`.
+    """
+
+    noun = "destination"
+    transitions = DESTINATION
+
+    name = TextField(primary_key=True)
+    state = TextField(default="closed")
+    reason = TextField(null=True)
+    failures = IntegerField(default=0)
+    retry_at = DoubleField(default=0.0)
+
+    class Meta:
+        table_name = "destination"
+
+
+class DestinationKind(Record):
+    """Whether a destination took a kind of result when it was last asked."""
+
+    destination = TextField()
+    kind = TextField()
+    accepted = BooleanField()
+    noted_at = DoubleField()
+
+    class Meta:
+        table_name = "destination_kind"
+        primary_key = CompositeKey("destination", "kind")
+
+
+class Rejection(Record):
+    """One SOP instance that a received rejection note names (IHE RAD TF-3 4.66, IOCM)."""
+
+    sop_instance_uid = TextField(primary_key=True)
+    code = TextField()
+    study_instance_uid = TextField()
+    note_uid = TextField()
+    noted_at = DoubleField()
+
+    class Meta:
+        table_name = "rejection"
 
 
 class SeriesAssociation(Record):
@@ -313,6 +380,9 @@ TABLES: tuple[type[Record], ...] = (
     Job,
     Result,
     Delivery,
+    Destination,
+    DestinationKind,
+    Rejection,
     SeriesAssociation,
     AuditEvent,
 )

@@ -35,6 +35,7 @@ _DELIVERY_COLUMNS = (
     "attempt",
     "created_at",
     "finished_at",
+    "fell_back",
     "reason",
 )
 
@@ -159,6 +160,9 @@ def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) 
             "sop_instance_uid": result.sop_instance_uid,
             "bytes": result.size,
             "deliveries": {row.destination: row.state for row in result.deliveries},
+            "fell_back": {
+                row.destination: row.fell_back for row in result.deliveries if row.fell_back
+            },
         }
         for result in queue.results_of(job)
     ]
@@ -174,6 +178,8 @@ def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) 
     for result in content["results"]:
         sent = ", ".join(f"{name} {state}" for name, state in result["deliveries"].items())
         say(f"result {result['kind']}, {result['bytes']} bytes: {sent or 'no destination'}")
+        for name, why in result["fell_back"].items():
+            say(f"  {name} gets it in place of another kind: {why}")
 
 
 @jobs_app.command("retry")
@@ -222,6 +228,13 @@ def deliveries(
         show_json(rows)
     else:
         show_rows(rows, _DELIVERY_COLUMNS, "There is no delivery.")
+        for name, breaker in overview.destinations().items():
+            if breaker["failures"]:
+                say(
+                    f"Destination {name}: circuit breaker {breaker['state']} after "
+                    f"{breaker['failures']} failures, tried again "
+                    f"{shown('retry_at', breaker['retry_at'])}: {breaker['reason']}"
+                )
 
 
 @deliveries_app.command("retry")
@@ -229,7 +242,7 @@ def retry_delivery(
     number: Annotated[int, typer.Argument(help="The delivery's number.")],
     config: ConfigFile = None,
 ) -> None:
-    """Send a refused delivery again."""
+    """Send a refused or given up delivery again."""
     from storage import outbox  # noqa: PLC0415
     from storage.nudge import nudge  # noqa: PLC0415
     from storage.records import Delivery  # noqa: PLC0415
@@ -239,7 +252,9 @@ def retry_delivery(
     if row is None:
         raise UsageError(f"there is no delivery {number}")
     if row.state not in ("refused", "dead"):
-        raise UsageError(f"delivery {number} is {row.state}; only refused ones are retried")
+        raise UsageError(
+            f"delivery {number} is {row.state}; only refused and dead ones are retried"
+        )
     outbox.retry(ledger, row, operator())
     nudge(ledger.data_dir, "worker")
     say(f"Delivery {number} waits to go out again.")

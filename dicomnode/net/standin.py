@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,7 @@ class StandInPacs:
         ae_title: Its AE title.
         port: 0 takes a free one.
         answer: Gives the status for the n-th C-STORE, from 1; 0x0000 by default.
+        refuses: SOP classes it accepts no presentation context for.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class StandInPacs:
         ae_title: str = "STANDIN",
         port: int = 0,
         answer: Callable[[int], int] = lambda _: 0x0000,
+        refuses: Collection[str] = (),
     ) -> None:
         self.folder = folder
         self.ae_title = ae_title
@@ -40,6 +42,7 @@ class StandInPacs:
         self.files: dict[str, Path] = {}
         self.stores: list[str] = []
         self._answer = answer
+        self._refuses = frozenset(refuses)
         self._changed = threading.Condition()
         self._server: Any = None
 
@@ -47,7 +50,7 @@ class StandInPacs:
         quiet_pynetdicom()
         self.folder.mkdir(parents=True, exist_ok=True)
         ae = AE(ae_title=self.ae_title)
-        for sop_class in sorted(storage_classes()):
+        for sop_class in sorted(storage_classes() - self._refuses):
             ae.add_supported_context(sop_class, sorted(transfer_syntaxes()))
         ae.add_supported_context(Verification)
         self._server = ae.start_server(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
+from pynetdicom.presentation import build_context
 
 from config.errors import InputError, MedAIError, PeerError, UnreadableError
 from config.schema import DestinationSettings, Settings
+from dicomnode.net.contexts import VERIFICATION
 from dicomnode.net.scu import (
     FileFacts,
     Link,
@@ -18,14 +22,18 @@ from dicomnode.net.scu import (
     open_association_to,
 )
 from dicomnode.net.status import accepted_by_peer
+from dicomnode.results.bundle import chain
 from storage import outbox
 from storage.db import Ledger
 from storage.objects import ObjectStore
-from storage.records import Delivery
+from storage.outbox import Patience
+from storage.records import Delivery, Result
 
 log = structlog.get_logger(__name__)
 
 BATCH = 50
+
+NO_CONTEXT = "the destination accepts no presentation context for it"
 
 # These the peer will answer every time; all other failures may pass.
 _REFUSALS = {
@@ -34,12 +42,34 @@ _REFUSALS = {
     0x0124: "not authorised",
 }
 
+# Of these it may take another form of the same result.
+_OF_THE_FORM = frozenset({0x0122})
+
 
 def _refusal(status: int) -> str | None:
     # A9xx and Cxxx are ranges (PS3.4 B.2.3).
     if status >> 8 == 0xA9:
         return "data set does not match SOP class"
     return "cannot understand" if status >> 12 == 0xC else _REFUSALS.get(status)
+
+
+def patience_of(destination: DestinationSettings) -> Patience:
+    """How long and how often a destination is tried."""
+    return Patience(
+        first=destination.retry_seconds,
+        longest=destination.retry_max_seconds,
+        give_up_days=destination.give_up_days,
+        give_up_failures=destination.give_up_failures,
+    )
+
+
+@dataclass
+class _Parcel:
+    """One delivery under way and what may stand in for its result, best first."""
+
+    row: Delivery
+    facts: FileFacts
+    others: list[tuple[Result, FileFacts]]
 
 
 class Courier:
@@ -58,6 +88,7 @@ class Courier:
         self._calling_ae = settings.node.ae_title
         self._name = destination
         self._destination = settings.destination(destination)
+        self._patience = patience_of(self._destination) if self._destination else Patience()
         self._ledger = ledger
         self._store = store
 
@@ -71,7 +102,7 @@ class Courier:
             if not rows:
                 break
             if self._destination is None:
-                self._put_back(rows, "the destination is no longer in the settings", None)
+                self._put_back(rows, "the destination is no longer in the settings")
                 break
             done = self._send(rows, self._destination)
             accepted += done
@@ -81,76 +112,120 @@ class Courier:
 
     def _send(self, rows: Sequence[Delivery], destination: DestinationSettings) -> int:
         peer = Peer.of(destination, self._calling_ae)
-        ready = [(row, facts) for row in rows if (facts := self._facts(row, destination))]
-        if not ready:
+        parcels = [parcel for row in rows if (parcel := self._parcel(row))]
+        if not parcels:
             return 0
-        waiting = [row for row, _ in ready]
+        waiting = [parcel.row for parcel in parcels]
         accepted = 0
         try:
             # A node's results are of few SOP classes: one list of contexts holds them all.
-            contexts = contexts_for(facts for _, facts in ready)[0]
+            contexts = contexts_for(facts for parcel in parcels for _, facts in _forms(parcel))[0]
+            # Who takes none of them still takes part, and can be told from one that is down.
+            contexts = [*contexts, build_context(VERIFICATION)]
             with open_association_to(peer, contexts) as link:
                 outbox.note_begun(self._ledger, waiting)
-                for row, facts in ready:
-                    accepted += self._answered(link, facts, row, destination)
+                self._note_kinds(link, parcels)
+                for parcel in parcels:
+                    accepted += self._answered(link, parcel, destination)
                     waiting.pop(0)
+            outbox.destination_answered(self._ledger, self._name)
         except MedAIError as error:
             status = error.status if isinstance(error, PeerError) else None
             log.warning("delivery.postponed", destination=self._name, why=str(error), status=status)
-            self._put_back(waiting, str(error), destination)
+            outbox.destination_failed(
+                self._ledger,
+                self._name,
+                waiting,
+                str(error),
+                self._patience,
+                jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+            )
         return accepted
 
-    def _facts(self, row: Delivery, destination: DestinationSettings) -> FileFacts | None:
+    def _parcel(self, row: Delivery) -> _Parcel | None:
         """What is needed to send a result; one that cannot be read holds up no other."""
         try:
-            return file_facts(self._store.path(row.result.object_key))
+            facts = self._facts(row.result)
         except InputError as error:
             log.error(
                 "delivery.unreadable", destination=self._name, delivery=row.id, why=str(error)
             )
             if isinstance(error, UnreadableError):
-                self._put_back([row], "the stored result cannot be read now", destination)
+                self._put_back([row], "the stored result cannot be read now")
             else:
                 outbox.lost(self._ledger, row, "the stored result is missing or damaged")
-        return None
+            return None
+        others = []
+        for result in outbox.stand_ins(row, chain(row.wanted)):
+            with contextlib.suppress(InputError):  # one that cannot be read stands in for nothing
+                others.append((result, self._facts(result)))
+        return _Parcel(row, facts, others)
 
-    def _answered(
-        self, link: Link, facts: FileFacts, row: Delivery, destination: DestinationSettings
-    ) -> bool:
-        if not link.accepts(facts):
-            why = "the destination accepts no presentation context for this kind of object"
-            outbox.refused(self._ledger, row, why, None)
-            log.warning("delivery.refused", destination=self._name, why=why)
-            return False
-        status = link.store(facts.path)
+    def _facts(self, result: Result) -> FileFacts:
+        return file_facts(self._store.path(result.object_key))
+
+    def _note_kinds(self, link: Link, parcels: Sequence[_Parcel]) -> None:
+        forms = [form for parcel in parcels for form in _forms(parcel)]
+        taken = {result.kind: link.accepts(facts) for result, facts in forms}
+        outbox.note_kinds(self._ledger, self._name, taken)
+
+    def _answered(self, link: Link, parcel: _Parcel, destination: DestinationSettings) -> bool:
+        """Send one object, or the best form of it that is taken; whether one was."""
+        row = parcel.row
+        if not link.accepts(parcel.facts):
+            return self._falls_back(link, parcel, destination, NO_CONTEXT, None)
+        status = link.store(parcel.facts.path)
         if accepted_by_peer(status):
             outbox.accepted(self._ledger, row, status)
             return True
         if (refusal := _refusal(status)) is not None:
             why = f"0x{status:04X}: {refusal}"
-            outbox.refused(self._ledger, row, why, status)
-            log.warning("delivery.refused", destination=self._name, why=why)
-            return False
+            if status in _OF_THE_FORM:
+                return self._falls_back(link, parcel, destination, why, status)
+            return self._refused(row, why, status)
         why = f"{destination.name} answered C-STORE with 0x{status:04X}"
         if status >> 8 == 0xA7:  # out of resources: so it will answer what follows
             raise PeerError(why, status)
         log.warning("delivery.postponed", destination=self._name, why=why, status=status)
-        self._put_back([row], why, destination, status)
+        self._put_back([row], why, status)
         return False
 
-    def _put_back(
+    def _falls_back(
         self,
-        rows: Sequence[Delivery],
+        link: Link,
+        parcel: _Parcel,
+        destination: DestinationSettings,
         why: str,
-        destination: DestinationSettings | None,
-        status: int | None = None,
-    ) -> None:
+        status: int | None,
+    ) -> bool:
+        while parcel.others:
+            result, parcel.facts = parcel.others.pop(0)
+            if not link.accepts(parcel.facts):
+                continue
+            if not outbox.fall_back(self._ledger, parcel.row, result, why):
+                why = f"{why}; {result.kind}, which would stand in for it, is sent anyway"
+                break
+            log.info(
+                "delivery.fell_back", destination=self._name, delivery=parcel.row.id, to=result.kind
+            )
+            return self._answered(link, parcel, destination)
+        return self._refused(parcel.row, why, status)
+
+    def _refused(self, row: Delivery, why: str, status: int | None) -> bool:
+        outbox.refused(self._ledger, row, why, status)
+        log.warning("delivery.refused", destination=self._name, why=why)
+        return False
+
+    def _put_back(self, rows: Sequence[Delivery], why: str, status: int | None = None) -> None:
         outbox.put_back(
             self._ledger,
             rows,
             why,
+            self._patience,
             status=status,
-            first=destination.retry_seconds if destination else 60.0,
-            longest=destination.retry_max_seconds if destination else 3600.0,
             jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
         )
+
+
+def _forms(parcel: _Parcel) -> list[tuple[Result, FileFacts]]:
+    return [(parcel.row.result, parcel.facts), *parcel.others]

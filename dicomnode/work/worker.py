@@ -9,12 +9,11 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import get_args
 
 import structlog
 from pydicom.uid import ExplicitVRLittleEndian
@@ -29,7 +28,8 @@ from config.errors import (
     StaleStateError,
     StorageError,
 )
-from config.schema import ResultKind, Settings
+from config.schema import DestinationSettings, Settings
+from dicomnode.results.bundle import chain
 from dicomnode.results.provenance import Provenance
 from dicomnode.work.assembler import Assembler
 from dicomnode.work.clock import ClockWatch
@@ -49,7 +49,29 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 LEASE_SECONDS = 60.0
-KINDS: tuple[str, ...] = get_args(ResultKind)
+
+# What is kept for a destination that left the settings: what one gets that says nothing of it.
+KINDS: tuple[str, ...] = DestinationSettings.model_fields["results"].default
+
+
+def kinds_to_build(wanted: Mapping[str, Sequence[str]]) -> set[str]:
+    """What destinations are sent, and what may have to stand in for it.
+
+    Once a job is ready nothing is encoded again, so a kind comes with those it falls back to,
+    unless the destination took it, or the one before, when it was last asked.
+
+    Args:
+        wanted: Kinds of result by destination.
+    """
+    kinds: set[str] = set()
+    for name, asked in wanted.items():
+        taken = outbox.accepted_kinds(name)
+        for kind in asked:
+            for form in chain(kind):
+                kinds.add(form)
+                if form in taken:
+                    break
+    return kinds
 
 
 def provenance_of(job: Job, settings: Settings, ledger: Ledger, registry: Registry) -> Provenance:
@@ -174,6 +196,7 @@ class Worker:
             package,
             self.engine,
             provenance_of(job, self.settings, self.ledger, self.registry),
+            kinds=kinds_to_build(self._wanted(json.loads(job.send_to))),
             deadline_seconds=self.settings.models.job_seconds or None,
             on_proving=lambda: jobs.start_validating(self.ledger, job),
         )

@@ -132,7 +132,7 @@ def test_a_refusal_is_shown_with_its_reason_and_sent_again_by_hand(tmp_path: Pat
         assert [job["state"] for job in node.json("jobs")] == ["delivered"]
         again = node.command("deliveries", "retry", str(rows[0]["id"]), check=2)
         assert (
-            again.stderr == f"delivery {rows[0]['id']} is accepted; only refused ones are retried\n"
+            again.stderr == f"delivery {rows[0]['id']} is accepted; only refused and dead ones are retried\n"
         )
 
 

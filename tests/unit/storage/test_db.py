@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -19,7 +20,17 @@ from peewee import SqliteDatabase
 from config.errors import DatabaseVersionError, StaleStateError, StorageError
 from storage import audit, db, index, jobs, overview
 from storage.db import FAILURES, FILE_NAME, Change, Ledger, open_ledger
-from storage.records import TABLES, AuditEvent, Job, NodeFact, Record, Series, Study
+from storage.records import (
+    TABLES,
+    AuditEvent,
+    Delivery,
+    Destination,
+    Job,
+    NodeFact,
+    Record,
+    Series,
+    Study,
+)
 from tests.storage_rows import a_series, enqueue, in_processes, new_result, open_only, some_jobs
 
 Schema = dict[str, tuple[list[tuple[object, ...]], set[tuple[object, ...]]]]
@@ -102,7 +113,8 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
 def test_processes_that_open_a_new_folder_at_once_migrate_it_once(tmp_path: Path) -> None:
     assert in_processes(open_only, tmp_path, 4) == ["opened"] * 4
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as raw:
-        assert raw.execute("SELECT COUNT(*) FROM schema_migration").fetchone() == (1,)
+        applied = [name for (name,) in raw.execute("SELECT name FROM schema_migration")]
+    assert sorted(applied) == sorted(path.stem for path in db.MIGRATIONS.glob("0*.py"))
 
 
 def test_a_database_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -122,7 +134,7 @@ def later_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of migrations as a later release has it."""
     folder = tmp_path / "migrations"
     shutil.copytree(db.MIGRATIONS, folder)
-    (folder / "0002_later.py").write_text(
+    (folder / "0098_later.py").write_text(
         "def up(migrator, db):\n"
         "    db.execute_sql('CREATE TABLE later (id INTEGER NOT NULL PRIMARY KEY)')\n"
         "    db.execute_sql('SELECT missing FROM node_fact WHERE 0')\n"
@@ -140,7 +152,7 @@ def test_an_upgrade_makes_a_backup_first(
     overview.set_fact(old, "node_id", "before")
     old.close()
     monkeypatch.setattr(db, "MIGRATIONS", later_release)
-    script = later_release / "0002_later.py"
+    script = later_release / "0098_later.py"
     with pytest.raises(StorageError, match="missing"):
         open_ledger(node)
     with closing(sqlite3.connect(node / FILE_NAME)) as raw:
@@ -149,11 +161,44 @@ def test_an_upgrade_makes_a_backup_first(
     new = open_ledger(node)
     assert new.database.table_exists("later")
     new.close()
-    backup = node / "backup" / "before-0002_later.sqlite"
+    backup = node / "backup" / "before-0098_later.sqlite"
     with closing(sqlite3.connect(backup)) as raw:
         assert raw.execute("SELECT value FROM node_fact").fetchall() == [("before",)]
         assert not raw.execute("SELECT 1 FROM sqlite_master WHERE name = 'later'").fetchall()
         assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_rows_of_the_first_schema_are_brought_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    shutil.copy(db.MIGRATIONS / "0001_first_schema.py", first)
+    node = tmp_path / "node"
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "MIGRATIONS", first)
+        open_ledger(node).close()
+    with closing(sqlite3.connect(node / FILE_NAME)) as raw:
+        raw.execute("INSERT INTO study VALUES ('3.1', 'open', NULL, 1)")
+        raw.execute(
+            "INSERT INTO series VALUES"
+            " ('2.1', '3.1', 'CT', '1.2', 'routed', NULL, 2, 1, 1, 0, 0, NULL)"
+        )
+        raw.execute(
+            "INSERT INTO job VALUES (1, 'i', '2.1', '2.1', '3.1', 'r', 'm@1.0.0', 'd', '[]',"
+            " '[4, 5]', 0, 'ready', NULL, 1, 0, 0, NULL, NULL, 0, 7, 7, 7, NULL)"
+        )
+        raw.execute(
+            "INSERT INTO result VALUES (1, 1, 'seg', '1.2', '1.3', '1.2.1', 'd', 1, 'k', 7)"
+        )
+        raw.execute(
+            "INSERT INTO delivery VALUES (1, 1, 'pacs', 'waiting', NULL, NULL, 0, 0, 0, 7.0, NULL)"
+        )
+        raw.commit()
+    open_ledger(node)
+    assert json.loads(Job.get().input_instances) == {"image": [4, 5]}
+    delivery = Delivery.get()
+    assert (delivery.wanted, delivery.since, delivery.failures) == ("seg", 7.0, 0)
 
 
 def test_a_file_that_is_no_database_is_said_to_be_damaged(tmp_path: Path) -> None:
@@ -316,6 +361,8 @@ def row_in(ledger: Ledger, table: type[Record], state: str) -> Record:
         assert running is not None
         jobs.start_validating(ledger, running)
         jobs.finish(ledger, running, [new_result("x")], {"pacs": ["sr"]}, {})
+    if table.noun == "destination":
+        Destination.create(name="pacs")
     row: Record = table.select().first()
     table.update(state=state).execute()
     return table.get_by_id(row.get_id())  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from itertools import chain
@@ -9,10 +10,11 @@ from itertools import chain
 import pytest
 
 from config.errors import StaleStateError, StorageError
-from storage import audit, outbox
+from storage import audit, outbox, overview
 from storage.db import Ledger
 from storage.jobs import results_of
-from storage.records import Delivery
+from storage.outbox import Patience
+from storage.records import Delivery, Destination
 from tests.storage_rows import (
     claim_deliveries,
     in_processes,
@@ -22,6 +24,7 @@ from tests.storage_rows import (
 )
 
 KINDS = ["a", "b", "c", "d", "e"]
+MINUTE = Patience(60, 600)
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_what_was_put_back_goes_before_what_follows_it(
 ) -> None:
     rows = outbox.claim(ledger, "pacs", 2)
     outbox.accepted(ledger, rows[0], 0)
-    outbox.put_back(ledger, rows[1:], "offline", first=60, longest=600, jitter=0)
+    outbox.put_back(ledger, rows[1:], "offline", MINUTE, jitter=0)
     assert outbox.claim(ledger, "pacs", 9) == []
     assert len(outbox.claim(ledger, "desk", 9)) == 5
     Delivery.update(not_before=0.0).execute()
@@ -68,8 +71,8 @@ def test_an_object_that_the_destination_fails_does_not_hold_up_the_others(
     ledger: Ledger, waiting: list[Delivery]
 ) -> None:
     first, *others = outbox.claim(ledger, "pacs", 2)
-    outbox.put_back(ledger, [first], "0x0110", first=60, longest=600, jitter=0, status=0x0110)
-    outbox.put_back(ledger, others, "offline", first=0, longest=0, jitter=0)
+    outbox.put_back(ledger, [first], "0x0110", MINUTE, jitter=0, status=0x0110)
+    outbox.put_back(ledger, others, "offline", Patience(0, 0), jitter=0)
     assert ids(outbox.claim(ledger, "pacs", 9)) == ids(to("pacs"))[1:]
     Delivery.update(not_before=0.0).execute()
     assert ids(outbox.claim(ledger, "pacs", 9)) == [first.id]
@@ -94,14 +97,14 @@ def test_delays_grow_to_the_longest(ledger: Ledger, waiting: list[Delivery], jit
     for _ in range(8):
         rows = outbox.claim(ledger, "pacs", 1)
         before = time.time()
-        outbox.put_back(ledger, rows, "offline", first=5, longest=100, jitter=jitter)
+        outbox.put_back(ledger, rows, "offline", Patience(5, 100), jitter=jitter)
         delays.append(to("pacs")[0].not_before - before)
         Delivery.update(not_before=0.0).execute()
     wanted = [min(100, 5 * 2**n) * (0.5 + jitter / 2) for n in range(8)]
     assert delays == pytest.approx(wanted, abs=0.5)
     Delivery.update(attempt=5000).execute()
     rows = outbox.claim(ledger, "pacs", 1)
-    outbox.put_back(ledger, rows, "offline", first=5, longest=100, jitter=0)
+    outbox.put_back(ledger, rows, "offline", Patience(5, 100), jitter=0)
     assert to("pacs")[0].not_before < time.time() + 51
 
 
@@ -151,7 +154,7 @@ def test_orphans_go_out_again_in_their_order_and_the_old_attempt_is_stale(
     with pytest.raises(StaleStateError):
         outbox.accepted(ledger, old[0], 0)
     with pytest.raises(StaleStateError):
-        outbox.put_back(ledger, old, "late", first=1, longest=1, jitter=0)
+        outbox.put_back(ledger, old, "late", Patience(1, 1), jitter=0)
     assert {row.state for row in to("pacs")} == {"sending"}
     outbox.accepted(ledger, others[0], 0)
     assert outbox.return_orphans(ledger) == 5
@@ -175,3 +178,162 @@ def test_a_destination_gets_only_the_kinds_it_wants(ledger: Ledger) -> None:
         outbox.add_deliveries(change, results_of(job), {"pacs": ["seg"], "desk": []})
     assert [(row.destination, row.result.kind) for row in Delivery.select()] == [("pacs", "seg")]
     assert outbox.destinations_due() == ["pacs"]
+
+
+def test_another_form_goes_out_in_place_of_what_is_not_taken(ledger: Ledger) -> None:
+    (job,) = some_jobs(ledger, 1)
+    (row,) = ready_job(ledger, job, kinds=["sr"])
+    with ledger.transaction() as change:
+        simpler, simplest = outbox.add_results(
+            change, job, [new_result("b", "sr-basic"), new_result("c", "sr-comprehensive")]
+        )
+    chain = ("sr", "sr-comprehensive", "sr-basic")
+    (row,) = outbox.claim(ledger, "pacs", 9)
+    assert outbox.stand_ins(row, chain) == [simplest, simpler]
+    assert outbox.stand_ins(row, ("pdf",)) == []
+    assert outbox.fall_back(ledger, row, simplest, "not accepted")
+    outbox.accepted(ledger, row, 0)
+    (told,) = overview.deliveries()
+    assert (told["wanted"], told["kind"]) == ("sr", "sr-comprehensive")
+    assert told["fell_back"] == "sr: not accepted"
+    (event,) = [each for each in audit.events() if each["action"] == "delivery.fell_back"]
+    detail = json.loads(event["detail"])
+    assert (detail["from"], detail["to"]) == ("sr", "sr-comprehensive")
+    assert (detail["destination"], detail["reason"]) == ("pacs", "not accepted")
+
+
+def test_no_result_is_sent_twice_because_another_fell_back_to_it(ledger: Ledger) -> None:
+    (job,) = some_jobs(ledger, 1)
+    ready_job(ledger, job, kinds=["labelmap", "seg"])
+    labelmap, seg = outbox.claim(ledger, "pacs", 9)
+    assert not outbox.fall_back(ledger, labelmap, seg.result, "not accepted")
+    assert [row.result.kind for row in to("pacs")] == ["labelmap", "seg"]
+
+
+def test_a_fall_back_of_an_attempt_that_is_over_changes_nothing(ledger: Ledger) -> None:
+    (job,) = some_jobs(ledger, 1)
+    ready_job(ledger, job, kinds=["sr", "sr-basic"], destinations=[])
+    with ledger.transaction() as change:
+        outbox.add_deliveries(change, results_of(job), {"pacs": ["sr"]})
+    (old,) = outbox.claim(ledger, "pacs", 9)
+    outbox.return_orphans(ledger)
+    outbox.claim(ledger, "pacs", 9)
+    with pytest.raises(StaleStateError):
+        outbox.fall_back(ledger, old, results_of(job)[1], "late")
+    assert to("pacs")[0].result.kind == "sr"
+
+
+def test_what_a_destination_took_is_remembered_until_it_says_otherwise(ledger: Ledger) -> None:
+    assert outbox.accepted_kinds("pacs") == frozenset()
+    outbox.note_kinds(ledger, "pacs", {"sr": True, "seg": False})
+    outbox.note_kinds(ledger, "desk", {"pdf": True})
+    assert outbox.accepted_kinds("pacs") == {"sr"}
+    outbox.note_kinds(ledger, "pacs", {"sr": False, "seg": True})
+    assert outbox.accepted_kinds("pacs") == {"seg"}
+
+
+def fail(ledger: Ledger, patience: Patience = MINUTE) -> list[Delivery]:
+    rows = outbox.claim(ledger, "pacs", 9)
+    outbox.destination_failed(ledger, "pacs", rows, "offline", patience, jitter=0)
+    return rows
+
+
+def in_an_hour(ledger: Ledger) -> None:
+    with ledger.transaction():
+        Delivery.update(not_before=0.0).execute()
+        Destination.update(retry_at=0.0).execute()
+
+
+@pytest.mark.feature("P42")
+def test_a_destination_that_fails_is_left_in_peace_then_tried_with_one_object(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    assert len(fail(ledger)) == 5
+    in_an_hour(ledger)
+    assert len(fail(ledger)) == 5
+    assert overview.destinations()["pacs"]["state"] == "closed"
+    in_an_hour(ledger)
+    assert len(fail(ledger)) == 5
+    assert overview.destinations()["pacs"]["state"] == "open"
+    with ledger.transaction():
+        Delivery.update(not_before=0.0).execute()
+    assert outbox.claim(ledger, "pacs", 9) == []
+    assert outbox.destinations_due() == ["desk"]
+    in_an_hour(ledger)
+    assert outbox.destinations_due() == ["desk", "pacs"]
+    (probe,) = fail(ledger)
+    assert overview.destinations()["pacs"]["state"] == "open"
+    in_an_hour(ledger)
+    (again,) = outbox.claim(ledger, "pacs", 9)
+    assert (again.id, overview.destinations()["pacs"]["state"]) == (probe.id, "half-open")
+    outbox.accepted(ledger, again, 0)
+    outbox.destination_answered(ledger, "pacs")
+    assert overview.destinations()["pacs"]["state"] == "closed"
+    assert ids(outbox.claim(ledger, "pacs", 9)) == ids(to("pacs"))[1:]
+    actions = [event["action"] for event in audit.events() if "destination." in event["action"]]
+    assert actions == [
+        "destination.open",
+        "destination.half-open",
+        "destination.open",
+        "destination.half-open",
+        "destination.closed",
+    ]
+
+
+@pytest.mark.feature("P42")
+@pytest.mark.parametrize("jitter", [0.0, 0.999])
+def test_the_peace_of_a_destination_grows_to_the_longest(
+    ledger: Ledger, waiting: list[Delivery], jitter: float
+) -> None:
+    delays = []
+    for _ in range(8):
+        rows = outbox.claim(ledger, "pacs", 9)
+        before = time.time()
+        outbox.destination_failed(ledger, "pacs", rows, "offline", Patience(5, 100), jitter=jitter)
+        delays.append(overview.destinations()["pacs"]["retry_at"] - before)
+        in_an_hour(ledger)
+    assert delays == pytest.approx(
+        [min(100, 5 * 2**n) * (0.5 + jitter / 2) for n in range(8)], abs=0.5
+    )
+
+
+@pytest.mark.feature("P42")
+def test_what_waited_too_long_is_given_up_and_goes_out_after_a_retry_by_hand(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    patience = Patience(60, 600, give_up_days=2)
+    first = to("pacs")[0]
+    Delivery.update(since=time.time() - 2 * 86400).where(Delivery.id == first.id).execute()
+    fail(ledger, patience)
+    assert [row.state for row in to("pacs")] == ["dead"] + ["waiting"] * 4
+    (reason,) = {row.reason for row in to("pacs") if row.state == "dead"}
+    assert reason == "given up after 1 attempts: offline"
+    outbox.retry(ledger, to("pacs")[0], "admin")
+    in_an_hour(ledger)
+    assert fail(ledger, patience)[0].id == first.id
+    assert to("pacs")[0].state == "waiting"
+
+
+@pytest.mark.feature("P42")
+def test_what_the_destination_failed_too_often_is_given_up(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    patience = Patience(0, 0, give_up_failures=2)
+    for _ in range(2):
+        (row,) = outbox.claim(ledger, "pacs", 1)
+        outbox.put_back(ledger, [row], "0x0110", patience, status=0x0110, jitter=0)
+    found = to("pacs")[0]
+    assert (found.state, found.status, found.attempt) == ("dead", 0x0110, 2)
+
+
+def test_a_retry_by_hand_tries_an_open_destination_at_once(
+    ledger: Ledger, waiting: list[Delivery]
+) -> None:
+    outbox.refused(ledger, outbox.claim(ledger, "pacs", 1)[0], "no", 0x0122)
+    for _ in range(3):
+        fail(ledger)
+        with ledger.transaction():
+            Delivery.update(not_before=0.0).execute()
+    assert outbox.claim(ledger, "pacs", 9) == []
+    outbox.retry(ledger, to("pacs")[0], "admin")
+    assert ids(outbox.claim(ledger, "pacs", 9)) == [to("pacs")[0].id]
