@@ -9,9 +9,13 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from ai.types import Answer, Volume
+from dicomnode.results import gsps
 from dicomnode.results.fractional import build_fractional
+from dicomnode.results.keyobjects import build_key_objects
 from dicomnode.results.labelmap import build_label_map
+from dicomnode.results.overlay import build_overlay
 from dicomnode.results.provenance import Provenance
+from dicomnode.results.regions import is_located
 from dicomnode.results.saliency import build_saliency
 from dicomnode.results.seg import build_segmentation
 from dicomnode.results.sr import build_report
@@ -86,6 +90,14 @@ def _has_saliency(sources: Sources) -> bool:
     return sources.answer.saliency is not None
 
 
+def _has_located(sources: Sources) -> bool:
+    return any(is_located(sources.answer, finding) for finding in sources.answer.findings)
+
+
+def _has_one_modality_lut(sources: Sources) -> bool:
+    return gsps.is_possible(sources.headers)
+
+
 def _image(
     build: Callable[[Answer, Volume, Sequence[Dataset], Provenance], Dataset],
 ) -> Callable[[Sources], Dataset]:
@@ -104,6 +116,10 @@ def _report(sources: Sources) -> Dataset:
     )
 
 
+def _key_objects(sources: Sources) -> Dataset:
+    return build_key_objects(sources.answer, sources.headers, sources.provenance)
+
+
 # In the order of building: what refers to another object comes after it.
 FORMS: Final[Mapping[str, Form]] = {
     form.kind: form
@@ -113,6 +129,9 @@ FORMS: Final[Mapping[str, Form]] = {
         Form("fractional", _has_probabilities, _image(build_fractional)),
         Form("saliency", _has_saliency, _image(build_saliency)),
         Form("sr", _always, _report, replaces=True),
+        Form("overlay", _always, _image(build_overlay)),
+        Form("gsps", _has_one_modality_lut, _image(gsps.build_presentation_state)),
+        Form("ko", _has_located, _key_objects),
     )
 }
 

@@ -27,6 +27,11 @@ ENGLISH: Final = Code("en-US", "RFC5646", "English (United States)")
 OBSERVER_TYPE: Final = Code("121005", "DCM", "Observer Type")
 DEVICE: Final = Code("121007", "DCM", "Device")
 DEVICE_OBSERVER_UID: Final = Code("121012", "DCM", "Device Observer UID")
+DEVICE_OBSERVER_NAME: Final = Code("121013", "DCM", "Device Observer Name")
+
+# TID 2010, Key Object Selection; CID 7010, Key Object Selection Document Title
+OF_INTEREST: Final = Code("113000", "DCM", "Of Interest")
+KEY_OBJECT_DESCRIPTION: Final = Code("113012", "DCM", "Key Object Description")
 
 # TID 1600 to 1602, Image Library
 IMAGE_LIBRARY: Final = Code("111028", "DCM", "Image Library")
@@ -73,13 +78,44 @@ BACKGROUND: Final = Code("125040", "DCM", "Background")
 QUANTITY: Final = Code("246205007", "SCT", "Quantity")
 # CID 7005, Contributing Equipment Purposes of Reference
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")
-# CID 7162, Surface Processing Algorithm Families; it has no entry for plain rules, so those are
-# told apart in the algorithm's parameters.
-ARTIFICIAL_INTELLIGENCE: Final = Code("123110", "DCM", "Artificial Intelligence")
+# CID 7162, Surface Processing Algorithm Families, by a model's `basis`; it is extensible and has no
+# entry for fixed rules, which are no artificial intelligence.
+ALGORITHM_FAMILIES: Final = {
+    "trained": Code("123110", "DCM", "Artificial Intelligence"),
+    "rules": Code("RULES", "99MEDAI", "Fixed rules, not trained"),
+}
+
+# CID 7472, Generic Linear and Area Measurements: of the outline that a planar group adds
+AREA: Final = Code("42798000", "SCT", "Area")
+
+# CID 244, Laterality
+LATERALITIES: Final = (
+    Code("7771000", "SCT", "Left"),
+    Code("24028007", "SCT", "Right"),
+    Code("51440002", "SCT", "Right and left"),
+    Code("66459002", "SCT", "Unilateral"),
+)
+
+# How grave a finding of that label would be, by thirds of the weight that its model gives it; the
+# concept is SNOMED CT's, the values its qualifiers.
+SEVERITY: Final = Code("246112005", "SCT", "Severity")
+LOW: Final = Code("62482003", "SCT", "Low")
+MEDIUM: Final = Code("255508009", "SCT", "Medium")
+HIGH: Final = Code("75540009", "SCT", "High")
+
+# TID 2000, Basic Diagnostic Imaging Report; CID 7000, Diagnostic Imaging Report Document Titles;
+# CID 7001, Diagnostic Imaging Report Headings; CID 7002, Diagnostic Imaging Report Elements
+DIAGNOSTIC_REPORT: Final = Code("18748-4", "LN", "Diagnostic imaging report")
+FINDINGS: Final = Code("121070", "DCM", "Findings")
+IMPRESSIONS: Final = Code("121072", "DCM", "Impressions")
+IMPRESSION: Final = Code("121073", "DCM", "Impression")
+RECOMMENDATIONS: Final = Code("121074", "DCM", "Recommendations")
+RECOMMENDATION: Final = Code("121075", "DCM", "Recommendation")
 
 # UCUM
 PERCENT: Final = Code("%", "UCUM", "Percent")
 PIXELS: Final = Code("{pixels}", "UCUM", "Pixels")
+SQUARE_MILLIMETRE: Final = Code("mm2", "UCUM", "Square millimeter")
 
 # CID 29, Acquisition Modality
 MODALITIES: Final = {
