@@ -28,7 +28,7 @@ def graph() -> bytes:
     g = Graph("ct-tissue")
     solid = g.floats(g.op("GreaterOrEqual", "hu", g.real(GAS_BELOW)))
     body = g.opened(solid, BODY_WIDTH)
-    enclosed = _between_rays(g, body)
+    enclosed = g.between_rays(body)
     # The opening rounds corners off: give back the solid pixels that touch what it left, twice.
     for _ in range(2):
         body = g.op("Mul", g.dilated(body, 3), solid)
@@ -44,16 +44,6 @@ def graph() -> bytes:
     g.named("Cast", [g.op("Mul", tissue, within)], ["labels"], to=TensorProto.UINT8)
     shape = ("N", 1, "H", "W")
     return g.serialized([("hu", TensorProto.FLOAT, shape)], [("labels", TensorProto.UINT8, shape)])
-
-
-def _between_rays(g: Graph, body: str) -> str:
-    """1 where rays to the left, right, top and bottom all meet the body."""
-    met = [
-        g.op("Min", g.op("CumSum", body, g.whole(axis), reverse=reverse), g.real(1.0))
-        for axis in (2, 3)
-        for reverse in (0, 1)
-    ]
-    return g.op("Min", *met)
 
 
 def phantom() -> tuple[Volume, np.ndarray]:

@@ -66,6 +66,15 @@ class Graph:
         """Without the gaps that the square does not fit into."""
         return self.eroded(self.dilated(name, width), width)
 
+    def between_rays(self, name: str) -> str:
+        """1 where rays to the left, right, top and bottom all meet something that is 1."""
+        met = [
+            self.op("Min", self.op("CumSum", name, self.whole(axis), reverse=reverse), self.real(1))
+            for axis in (2, 3)
+            for reverse in (0, 1)
+        ]
+        return self.op("Min", *met)
+
     def _constant(self, array: NDArray[np.generic]) -> str:
         key = (array.dtype.str, array.tobytes(), array.shape)
         if key not in self._constants:

@@ -24,6 +24,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 
 CRANIUM = Path("/usr/share/doc/invesalius-examples/examples/Cranium.inv3")
 T1_HEAD = Path("/usr/share/mricron/templates/ch2.nii.gz")
+T1_BRAIN = Path("/usr/share/mricron/templates/ch2bet.nii.gz")
 
 
 def head_ct(folder: Path) -> list[Path]:
@@ -45,19 +46,29 @@ def head_ct(folder: Path) -> list[Path]:
 
 def head_mr(folder: Path) -> list[Path]:
     """A real T1 head as a DICOM series, 181 axial images."""
-    with gzip.open(T1_HEAD) as file:
-        nifti = file.read()
-    columns, rows, slices = np.frombuffer(nifti[42:48], "<i2")
-    voxels = np.frombuffer(nifti[352:], np.uint8).reshape(slices, rows, columns)
-    # NIfTI counts to the right and to the front.
+    voxels = _nifti(T1_HEAD)
     return _write_series(
         folder,
         "MR",
         MRImageStorage,
-        voxels[:, ::-1, ::-1].astype("<i2"),
+        voxels.astype("<i2"),
         (1, 1, 1),
         add_facts=_mr_facts,
     )
+
+
+def brain_mask() -> NDArray[np.bool_]:
+    """Which voxels of `head_mr` its publishers hold for brain, ``(181, 217, 181)``."""
+    return _nifti(T1_BRAIN) > 0
+
+
+def _nifti(path: Path) -> NDArray[np.uint8]:
+    with gzip.open(path) as file:
+        nifti = file.read()
+    columns, rows, slices = np.frombuffer(nifti[42:48], "<i2")
+    voxels = np.frombuffer(nifti[352:], np.uint8).reshape(slices, rows, columns)
+    # NIfTI counts to the right and to the front.
+    return voxels[:, ::-1, ::-1]
 
 
 def of_pydicom_data(folder: Path, *names: str) -> list[Path]:

@@ -110,6 +110,39 @@ def test_gas_counts_where_the_body_encloses_it_and_not_where_it_is_open(bundled:
     assert "gas in the body" not in volumes(opened)
 
 
+def mr(signal: np.ndarray) -> Volume:
+    return Volume(signal.astype(np.float32), "1", None, SPACING, (0.0, 4095.0))
+
+
+def head(noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """A head with dark ventricles and a fading coil, in Rician noise, and which voxels it has."""
+    shape = (6, 120, 140)
+    skull = ellipse(shape, (60, 68), (50, 40))
+    signal = np.where(skull, 400.0, 0.0)
+    signal[ellipse(shape, (56, 70), (12, 8))] = 20.0
+    signal *= np.linspace(1.2, 0.8, shape[1])[:, None]
+    random = np.random.default_rng(11)
+    parts = [random.normal(0, noise, shape) for _ in range(2)]
+    return np.hypot(signal + parts[0], parts[1]), skull
+
+
+@pytest.mark.feature("F09")
+@pytest.mark.parametrize("gain", [0.01, 1.0, 9.0])
+def test_a_head_is_found_whatever_the_gain(bundled: Engine, gain: float) -> None:
+    signal, skull = head(noise=15.0)
+    labels = bundled.run("mr-foreground", {"image": mr(signal * gain)}).labels
+    assert labels is not None
+    overlap = 2 * np.count_nonzero(skull & (labels == 1)) / (skull.sum() + labels.sum())
+    assert overlap > 0.99
+
+
+def test_an_mr_without_signal_has_no_body(bundled: Engine) -> None:
+    answer = bundled.run("mr-foreground", {"image": mr(np.zeros((3, 40, 50)))})
+    assert answer.findings == ()
+    assert answer.labels is not None
+    assert not answer.labels.any()
+
+
 def film() -> np.ndarray:
     """A 12-bit radiograph without fault: dark sides, a bright middle, a collimated rim."""
     random = np.random.default_rng(5)
