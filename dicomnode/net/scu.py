@@ -123,6 +123,8 @@ def file_facts(path: Path) -> FileFacts:
     except (InvalidDicomError, AttributeError, FileNotFoundError) as error:
         raise NotDicomError(f"{path.name} is not a DICOM Part 10 file") from error
     except OSError as error:
+        if error.errno is None:  # no refusal of the system: pydicom says so of damaged bytes
+            raise NotDicomError(f"{path.name} is not a DICOM Part 10 file") from error
         why = error.strerror or "reading failed"
         raise UnreadableError(f"{path.name} cannot be opened: {why}") from error
 

@@ -48,6 +48,8 @@ def read_header(path: Path) -> Dataset:
     except InvalidDicomError as error:
         raise NotDicomError("it is not a DICOM file: there is no DICM prefix") from error
     except OSError as error:
+        if error.errno is None:  # no refusal of the system: pydicom says so of damaged bytes
+            raise MalformedError("its DICOM encoding is broken") from error
         why = error.strerror or "reading failed"
         gone = isinstance(error, FileNotFoundError)
         raise (InputError if gone else UnreadableError)(f"it cannot be opened: {why}") from error

@@ -26,6 +26,7 @@ _OF_THE_ENCODING = frozenset(
     }
 )
 _SHAPE = ("Rows", "Columns", "SamplesPerPixel", "PixelRepresentation")
+_UNCOMPARABLE = "the two versions of this object cannot be compared"
 _SAME_OBJECT = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -53,9 +54,11 @@ def compare(first: Path, second: Path) -> Difference:
             return Difference.PIXELS
         same = _content(before) == _content(after) and _has_pixels(before) == _has_pixels(after)
     except OSError as error:
+        if error.errno is None:  # no refusal of the system: pydicom says so of damaged bytes
+            raise MalformedError(_UNCOMPARABLE) from error
         raise UnreadableError("the two versions of this object cannot be opened") from error
     except Exception as error:  # decoders of hostile bytes raise what they like
-        raise MalformedError("the two versions of this object cannot be compared") from error
+        raise MalformedError(_UNCOMPARABLE) from error
     return Difference.NONE if same else Difference.ATTRIBUTES
 
 

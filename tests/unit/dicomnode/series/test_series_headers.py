@@ -13,6 +13,7 @@ from config.errors import InputError, MalformedError, NotDicomError
 from dicomnode.series import headers
 from dicomnode.series.headers import read_header
 from tests import factories
+from tests.raw import Coding
 
 
 def test_everything_but_the_pixels_is_read(tmp_path: Path) -> None:
@@ -53,6 +54,18 @@ def test_a_missing_uid_is_named(tmp_path: Path, keyword: str) -> None:
 def test_a_header_that_is_cut_off_is_malformed(tmp_path: Path) -> None:
     path = factories.write(factories.ct_series(1), tmp_path)[0]
     path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(MalformedError):
+        read_header(path)
+
+
+def test_a_sequence_that_is_damaged_inside_its_length_is_malformed(tmp_path: Path) -> None:
+    image = factories.ct_series(1)[0]
+    del image.PixelData
+    path = factories.write(image, tmp_path)[0]
+    coding = Coding()
+    item = coding.item(coding.head(0x00080018, "UI", 0xFFF0))  # its value would reach far beyond
+    path.write_bytes(path.read_bytes() + coding.open_sequence(0x00880200, item))
+    # pydicom says so by an OSError, which is no refusal of the disk: no later try reads it.
     with pytest.raises(MalformedError):
         read_header(path)
 
