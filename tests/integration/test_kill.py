@@ -226,6 +226,9 @@ def test_nothing_is_lost_or_doubled_however_often_the_node_is_killed(
             expected = {study: {"SEG": 1, "SR": 1} for study in storm.studies}
             assert kinds_by_study(headers(pacs)) == expected
             assert_chain_is_intact(node)
+            node.start()  # tidies what the last kill left
+            assert node.stop() == 0
+            storm.look()
             assert_nothing_is_left_over(node)
             found = f"{len(storm.acknowledged)} objects, {len(storm.studies)} series"
             print(f"{rounds} kills, {found}: all there, once")
