@@ -75,6 +75,7 @@ class Input(Table):
     min_slices: Count = 1
     max_slices: Count = 4096
     black_lowest: bool = False
+    colour: Literal["refused", "luminance"] = "refused"
     orientation: Annotated[str, Field(pattern=r"^[LRAPSI]{3}$")] | None = None
     spacing: tuple[Positive, ...] | None = None
     size: tuple[Count, ...] | None = None

@@ -63,6 +63,7 @@ class Package:
         single = spec.apply == "whole" and spec.axes == 2
         problems = [
             (single and slices != 1, f"{slices} slices where a single image is wanted"),
+            (volume.colour and spec.colour == "refused", "the image is in colour"),
             (volume.units != spec.units, f"units {volume.units} where {spec.units} are wanted"),
             (slices < spec.min_slices, f"{slices} slices, fewer than {spec.min_slices}"),
             (slices > spec.max_slices, f"{slices} slices, more than {spec.max_slices}"),

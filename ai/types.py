@@ -26,19 +26,21 @@ class Code:
 
 @dataclass(frozen=True)
 class Volume:
-    """One input of a model: a volume, or a single image as a volume of one slice.
+    """One input of a model: a volume, a loop of frames, or a single image as one slice.
 
     Attributes:
-        voxels: ``(slices, rows, columns)``, real-world values after the modality LUT.
-        units: UCUM code of the values: ``[hnsf'U]`` for CT, ``1`` where they mean nothing by
-            themselves.
-        affine: ``(4, 4)``, maps ``(slice, row, column, 1)`` to LPS millimetres; None for an image
-            that has no place in patient space (a radiograph).
+        voxels: ``(slices, rows, columns)``, real-world values after the modality LUT; of a colour
+            image its luminance, the Y of YBR_FULL (PS3.3 C.7.6.3.1.2).
+        units: UCUM code of the values: ``[hnsf'U]`` for CT, ``{SUVbw}g/ml``, ``Bq/ml`` or
+            ``{counts}`` for PET, ``{counts}`` for NM, ``1`` where they mean nothing by themselves.
+        affine: ``(4, 4)``, maps ``(slice, row, column, 1)`` to LPS millimetres; None for images
+            that have no place in patient space (a radiograph, the frames of a loop).
         spacing: Distance of voxel centres in mm along (slices, rows, columns); an entry is None
             where the image does not say.
         value_range: Lowest and highest value the stored bits can hold, in ``units``; values at
             these ends may be clipped.
         lowest_is_white: The image is meant to be shown with its lowest value white (MONOCHROME1).
+        colour: The image was in colour; a model takes it only where its manifest says so.
     """
 
     voxels: NDArray[Any]
@@ -47,6 +49,7 @@ class Volume:
     spacing: tuple[float | None, float | None, float | None]
     value_range: tuple[float, float]
     lowest_is_white: bool = False
+    colour: bool = False
 
     @property
     def voxel_volume_ml(self) -> float | None:

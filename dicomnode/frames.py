@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -138,7 +140,7 @@ def frame_headers(header: Dataset) -> tuple[Dataset, ...]:
     }
     for group in _items(header, _SHARED):
         base.update(_brought(group))
-    owns = [dict(_brought(group)) for group in per_frame] or [{}] * frames
+    owns = [dict(_brought(group)) for group in per_frame] or _stacked(header, frames)
     return tuple(FrameHeader.of(header, base, own, at + 1) for at, own in enumerate(owns))
 
 
@@ -173,6 +175,46 @@ def _brought(group: Dataset) -> Iterator[tuple[BaseTag, object]]:
         element = _element(group, keyword)
         if element is not None:
             yield element.tag, element
+
+
+def _stacked(header: Dataset, frames: int) -> list[dict[BaseTag, object]]:
+    """What frames without functional groups say: where they lie, of a reconstructed NM stack.
+
+    The detector's item places the first slice; the others follow along its normal, or against it
+    where SpacingBetweenSlices is negative (PS3.3 C.8.4.11, C.8.4.15).
+    """
+    detectors = _items(header, "DetectorInformationSequence")
+    if len(detectors) != 1 or frames == 1:
+        return [{}] * frames
+    first = _floats(detectors[0], "ImagePositionPatient", 3)
+    cosines = _floats(detectors[0], "ImageOrientationPatient", 6)
+    step = _floats(header, "SpacingBetweenSlices", 1)
+    places = _floats(header, "SliceVector", frames)
+    if first is None or cosines is None or step is None or places is None:
+        return [{}] * frames
+    along = np.cross(cosines[:3], cosines[3:]) * step
+    positions = first + np.outer(places - 1, along)
+    return [
+        {
+            Tag(keyword): DataElement(Tag(keyword), "DS", [float(f"{v:.10g}") for v in entries])
+            for keyword, entries in (
+                ("ImagePositionPatient", position),
+                ("ImageOrientationPatient", cosines),
+            )
+        }
+        for position in positions
+    ]
+
+
+def _floats(dataset: Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
+    element = _element(dataset, keyword)
+    if element is None or element.value is None:
+        return None
+    try:
+        found = np.atleast_1d(np.asarray(element.value, np.float64))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if found.shape == (count,) and np.isfinite(found).all() else None
 
 
 def _items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:

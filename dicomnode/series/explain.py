@@ -16,7 +16,8 @@ from config.schema import RouteSettings
 from dicomnode.series.conditions import Outcome
 from dicomnode.series.facts import Facts, facts_of
 from dicomnode.series.headers import read_header, text
-from dicomnode.series.quality import Quality, assess, is_single_image
+from dicomnode.series.kinds import subject_of
+from dicomnode.series.quality import Quality, assess
 from dicomnode.series.routing import WHY_NOT_ROUTED, Answer, route_series
 from dicomnode.series.volume import outline
 
@@ -31,10 +32,11 @@ class RefusedFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one model run would look at: a series, or one image where each stands by itself.
+    """What one model run would look at: a series, or one object that stands by itself.
 
     Attributes:
-        subject: Series Instance UID, or SOP Instance UID of the single image.
+        subject: Series Instance UID, SOP Instance UID of the object that stands by itself, or
+            Concatenation UID.
         series_instance_uid: The series it is, or is part of.
         files: In the order given.
         headers: One a file.
@@ -116,7 +118,9 @@ class UnitExplanation:
             for key, found in self.facts.as_json().items()
         )
         if quality.ok:
-            yield "  Quality: sound"
+            yield f"  Quality: sound, values in {quality.units}"
+        for note in quality.notes:
+            yield f"  Note: {note.code}: {note.text}"
         for reason in quality.reasons:
             yield f"  Quality: {reason.code}: {reason.text}"
         for decision in self.answer.decisions:
@@ -191,8 +195,7 @@ def units_of(paths: Sequence[Path], headers: Sequence[Dataset]) -> list[Unit]:
     groups: dict[tuple[str, str], list[tuple[Path, Dataset]]] = {}
     for path, header in zip(paths, headers, strict=True):
         series = text(header, "SeriesInstanceUID")
-        subject = text(header, "SOPInstanceUID") if is_single_image(header) else series
-        groups.setdefault((series, subject), []).append((path, header))
+        groups.setdefault((series, subject_of(header)), []).append((path, header))
     return [
         Unit(
             subject, series, tuple(path for path, _ in members), tuple(head for _, head in members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,8 +14,8 @@ from pydicom.sequence import Sequence as DicomSequence
 
 from config.errors import MalformedError
 from dicomnode.series.geometry import examine, orientation
-from dicomnode.series.headers import frames, text, texts, value, values
-from dicomnode.series.quality import is_localizer
+from dicomnode.series.headers import slices_of, text, texts, value, values
+from dicomnode.series.kinds import SECONDARY_CAPTURE, is_localizer
 
 # What each derived fact is, for the check of rules.
 FACTS = {
@@ -26,8 +27,6 @@ FACTS = {
     "derived": "truth",
 }
 ORIENTATIONS = ("axial", "coronal", "sagittal", "oblique")
-
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 # Projection radiographs: what a detector delivers for presentation is processed and therefore
 # DERIVED\PRIMARY by right (PS3.3 C.8.11.1.1.1, C.8.11.7.1.4), so that value 1 says nothing.
@@ -49,7 +48,7 @@ class Facts:
     """A series as rules see it.
 
     Attributes:
-        headers: Its headers.
+        headers: One a slice, or one a file where a file contradicts itself about its frames.
         slices: How many images, frames counted one by one.
         spacing: Distance of neighbouring slices in mm; None where it is not one number.
         orientation: ``axial``, ``coronal``, ``sagittal`` or ``oblique``; None where the images do
@@ -87,10 +86,12 @@ class Facts:
 
 def facts_of(headers: Sequence[Dataset]) -> Facts:
     """Derive the facts of a series from its headers, one or more, in any order."""
+    with contextlib.suppress(MalformedError):
+        headers = slices_of(headers)
     planes = {orientation(header) for header in headers}
     return Facts(
         headers=tuple(headers),
-        slices=sum(map(_frames, headers)),
+        slices=len(headers),
         spacing=_slice_step(headers),
         orientation=planes.pop() if len(planes) == 1 else None,
         contrast=any(map(_has_contrast, headers)),
@@ -115,13 +116,6 @@ def _plain(entry: object) -> str | int | float:
         return int(entry)
     # pydicom's DS is a float or a Decimal, by configuration.
     return float(entry) if isinstance(entry, float | Decimal) else str(entry).strip()
-
-
-def _frames(header: Dataset) -> int:
-    try:
-        return frames(header)
-    except MalformedError:
-        return 1
 
 
 def _slice_step(headers: Sequence[Dataset]) -> float | None:
@@ -152,6 +146,6 @@ def _is_derived(header: Dataset) -> bool:
     return (
         (kinds[:1] == ("DERIVED",) and sop_class not in _RADIOGRAPHS)
         or kinds[1:2] == ("SECONDARY",)
-        or sop_class == _SECONDARY_CAPTURE
-        or sop_class.startswith(f"{_SECONDARY_CAPTURE}.")
+        or sop_class == SECONDARY_CAPTURE
+        or sop_class.startswith(f"{SECONDARY_CAPTURE}.")
     )

@@ -10,14 +10,19 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Sized
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
 from config.errors import InputError, MalformedError, NotDicomError, UnreadableError
+from dicomnode.frames import frame_headers
 
 # pydicom warns about odd values by quoting them, patients' names among them.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -27,8 +32,48 @@ REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstance
 _DEFER = 1 << 20
 
 
+# Float Pixel Data, Double Float Pixel Data, Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25).
+_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_UNDEFINED = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class PixelElement:
+    """Where a file holds its pixels.
+
+    Attributes:
+        tag: Which of the three elements of pixels it is.
+        offset: Of its value in the file (in the inflated data set where that is deflated), bytes.
+        length: Of its value in bytes; None where it is encapsulated.
+    """
+
+    tag: int
+    offset: int
+    length: int | None
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file as far as its pixels.
+
+    Attributes:
+        path: The file.
+        header: Everything before the pixels, with the file meta information.
+        pixels: Where they are; None where it has none.
+    """
+
+    path: Path
+    header: Dataset
+    pixels: PixelElement | None
+
+
 def read_header(path: Path) -> Dataset:
-    """Read everything but pixel data; other values over 1 MiB are read when asked for.
+    """Read everything but pixel data, as `read_image`."""
+    return read_image(path).header
+
+
+def read_image(path: Path) -> ImageFile:
+    """Read everything up to the pixel data; other values over 1 MiB are read when asked for.
 
     Args:
         path: A DICOM file (PS3.10).
@@ -44,7 +89,8 @@ def read_header(path: Path) -> Dataset:
         InputError: It is not there, or a DICOMDIR.
     """
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, defer_size=_DEFER)
+        with path.open("rb") as file:
+            header, pixels = _read(file)
     except InvalidDicomError as error:
         raise NotDicomError("it is not a DICOM file: there is no DICM prefix") from error
     except OSError as error:
@@ -60,7 +106,30 @@ def read_header(path: Path) -> Dataset:
     missing = [keyword for keyword in REQUIRED if not text(header, keyword)]
     if missing:
         raise MalformedError(f"it has no {', '.join(missing)}")
-    return header
+    return ImageFile(path, header, pixels)
+
+
+def _read(file: BinaryIO) -> tuple[Dataset, PixelElement | None]:
+    found: list[PixelElement] = []
+
+    def at_pixels(tag: BaseTag, _: str | None, length: int) -> bool:
+        if tag not in _PIXEL_TAGS:
+            return False
+        # Where reading stands: behind tag, value representation and length.
+        found.append(PixelElement(int(tag), file.tell(), None if length == _UNDEFINED else length))
+        return True
+
+    header = read_partial(file, stop_when=at_pixels, defer_size=_DEFER)
+    return header, found[0] if found else None
+
+
+def slices_of(headers: Iterable[Dataset]) -> tuple[Dataset, ...]:
+    """One header a slice: that of each single-frame object and of each frame of the others.
+
+    Raises:
+        MalformedError: An object contradicts itself about its frames.
+    """
+    return tuple(view for header in headers for view in frame_headers(header))
 
 
 def value(header: Dataset, keyword: str) -> object:
@@ -131,11 +200,6 @@ def count(header: Dataset, keyword: str) -> int | None:
     if found < 0 or found != int(found):
         raise MalformedError(f"{keyword} is not a whole number of 0 or more")
     return int(found)
-
-
-def frames(header: Dataset) -> int:
-    """Number of frames, 1 where the header does not say; errors as `count`."""
-    return count(header, "NumberOfFrames") or 1
 
 
 def distinct(found: Iterable[object]) -> int:

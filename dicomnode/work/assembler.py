@@ -19,7 +19,8 @@ from dicomnode.results.provenance import made_here
 from dicomnode.series.assembly import Complete, Evidence, Verdict, completeness
 from dicomnode.series.explain import UnitExplanation, explain_unit, units_of
 from dicomnode.series.headers import read_header, text
-from dicomnode.series.quality import assess, is_single_image
+from dicomnode.series.kinds import stands_alone
+from dicomnode.series.quality import assess
 from dicomnode.work.clock import Silence
 from dicomnode.work.revisions import Difference, compare
 from storage import index, jobs
@@ -99,7 +100,7 @@ class Assembler:
                     index.Indexed(
                         instance=row,
                         modality=text(header, "Modality"),
-                        single_image=is_single_image(header),
+                        single_image=stands_alone(header),
                     )
                 )
             except UnreadableError as error:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from pydicom.dataset import Dataset
 
-from dicomnode.series.quality import assess, is_localizer, is_single_image
+from dicomnode.series.kinds import is_localizer, stands_alone
+from dicomnode.series.quality import assess
 from tests import factories
 
 
@@ -27,6 +28,8 @@ def codes(images: list[Dataset]) -> set[str]:
         [factories.dx_image()],
         [factories.mg_image()],
         [factories.us_image()],
+        [factories.us_image(frames=3, colour=True)],
+        [factories.secondary_capture()],
     ],
 )
 def test_a_sound_series_has_no_reasons(images: list[Dataset]) -> None:
@@ -38,10 +41,8 @@ def test_a_sound_series_has_no_reasons(images: list[Dataset]) -> None:
 @pytest.mark.parametrize(
     ("code", "images"),
     [
-        ("multi-frame", [factories.enhanced_ct()]),
-        ("multi-frame", [factories.us_image(frames=3)]),
-        ("colour", [factories.us_image(colour=True)]),
-        ("modality-not-taken", [factories.secondary_capture()]),
+        ("no-position", [factories.enhanced_ct()]),
+        ("not-taken", [factories.segmentation()]),
         ("several-images", [factories.cr_image(), factories.cr_image(seed=1)]),
         ("localizer-mixed", [*factories.ct_series(), factories.localizer()]),
         ("mixed-series", [*factories.ct_series(), *factories.ct_series(seed=1)]),
@@ -63,6 +64,8 @@ def _all(keyword: str, value: object) -> Callable[[list[Dataset]], None]:
         ("units", _all("RescaleType", "Z_EFF")),
         ("bad-rescale", _all("RescaleSlope", "0")),
         ("bad-rescale", _all("RescaleIntercept", "1e300")),
+        ("photometric", _all("PhotometricInterpretation", "CMYK")),
+        ("pixel-format", _all("SamplesPerPixel", 3)),
         ("pixel-format", _all("BitsAllocated", 12)),
         ("pixel-format", _all("HighBit", 15)),
         ("pixel-format", _all("Rows", 0)),
@@ -98,10 +101,10 @@ def test_the_verdict_is_plain_json() -> None:
     assert [reason["code"] for reason in verdict["reasons"]] == ["gap"]
 
 
-def test_single_images_and_localizers_are_known() -> None:
-    singles = [factories.cr_image(), factories.dx_image(), factories.mg_image()]
-    assert all(map(is_single_image, [*singles, factories.us_image()]))
-    assert not is_single_image(factories.us_image(frames=2))
-    assert not is_single_image(factories.ct_series(1)[0])
+def test_what_stands_alone_and_localizers_are_known() -> None:
+    alone = [factories.cr_image(), factories.dx_image(), factories.mg_image()]
+    loops = [factories.us_image(), factories.us_image(frames=2), factories.secondary_capture()]
+    assert all(map(stands_alone, [*alone, *loops, factories.enhanced_ct()]))
+    assert not stands_alone(factories.ct_series(1)[0])
     assert is_localizer(factories.localizer())
     assert not is_localizer(factories.ct_series(1)[0])

@@ -194,9 +194,8 @@ def test_pixels_that_cannot_be_decoded_are_a_plain_reason(
     [
         ("gap", factories.ct_series(8, drop=[4])),
         ("duplicate", factories.ct_series(4, duplicate=[1])),
-        ("multi-frame", [factories.enhanced_ct()]),
-        ("colour", [factories.us_image(colour=True)]),
-        ("modality-not-taken", [factories.secondary_capture()]),
+        ("no-rescale", [factories.enhanced_ct()]),
+        ("not-taken", [factories.segmentation()]),
     ],
 )
 def test_what_is_not_sound_is_refused(tmp_path: Path, reason: str, images: list[Dataset]) -> None:
