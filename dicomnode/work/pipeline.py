@@ -20,6 +20,7 @@ from dicomnode.results.gate import prove
 from dicomnode.results.provenance import ModelFacts, Provenance
 from dicomnode.results.rendering import annotated_picture
 from dicomnode.results.write import to_bytes
+from dicomnode.series.decode import Decoder, decode_here
 from dicomnode.series.volume import LoadedSeries, load_series
 
 
@@ -87,6 +88,7 @@ def analyse(
     *,
     kinds: Collection[str] = (),
     predecessors: tuple[Predecessor, ...] = (),
+    decoder: Decoder = decode_here,
     deadline_seconds: float | None = None,
     on_proving: Callable[[], None] = lambda: None,
 ) -> Analysis:
@@ -99,6 +101,7 @@ def analyse(
         provenance: The job's; it decides every UID and time in the results.
         kinds: Kinds of result beside those that the model's manifest asks for.
         predecessors: What the results take the place of.
+        decoder: For compressed pixels.
         deadline_seconds: Time limit of the model's run.
         on_proving: Called when the model has answered.
 
@@ -109,7 +112,7 @@ def analyse(
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "decode"):
-        series = load_series(paths)
+        series = load_series(paths, decoder)
     misfit = package.accepts(series.volume, series.modality)
     if misfit is not None:
         raise SeriesError("model-input", f"{package.manifest.reference} cannot take it: {misfit}")
