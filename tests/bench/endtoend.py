@@ -13,28 +13,24 @@ Loopback and shared cores: read ratios, not seconds.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from dicomnode.net.standin import StandInPacs
 from dicomnode.sample import write_sample_study
+from tests.bench.memory import PeakMemory
 from tests.factories import ct_series_200
 from tests.harness import NodeUnderTest, medai_node, routes_to
 from tests.interop.programs import StoreScp, dcmsend
 
 PATIENCE = 300.0
-SAMPLE_SECONDS = 0.1
 STAGES = (
     "receive",
     "quiet wait",
@@ -70,40 +66,6 @@ def reference(series: Path, folder: Path) -> float | None:
         return send(receiver.port, series, receiver.ae_title)
 
 
-class PeakMemory:
-    """The highest sum of PSS over the node's processes while the block lasts, in MiB.
-
-    PSS counts a page that several processes share once, a part to each.
-    """
-
-    def __init__(self, node: NodeUnderTest) -> None:
-        assert node.process is not None
-        self.mib = 0.0
-        self._supervisor = psutil.Process(node.process.pid)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> PeakMemory:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        assert self.mib > 0
-
-    def _watch(self) -> None:
-        while not self._done.wait(SAMPLE_SECONDS):
-            processes = [self._supervisor, *self._supervisor.children(recursive=True)]
-            self.mib = max(self.mib, sum(map(pss_mib, processes)))
-
-
-def pss_mib(process: psutil.Process) -> float:
-    with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-        return process.memory_full_info().pss / 2**20
-    return 0.0
-
-
 def measure(series: Path, folder: Path, quiet: float) -> tuple[dict[str, float], float, float]:
     """One run on a fresh node.
 
@@ -113,7 +75,7 @@ def measure(series: Path, folder: Path, quiet: float) -> tuple[dict[str, float],
     with (
         StandInPacs(folder / "pacs") as pacs,
         NodeUnderTest(folder / "node", routes_to(pacs.port), quiet=quiet) as node,
-        PeakMemory(node) as peak,
+        PeakMemory([node.state.pid]) as peak,
     ):
         sender = send(node.state.dicom[1], series, "MEDAI")
         if not pacs.wait_for(2, PATIENCE):

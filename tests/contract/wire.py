@@ -28,13 +28,15 @@ def pdu(kind: int, content: bytes) -> bytes:
     return struct.pack(">BBL", kind, 0, len(content)) + content
 
 
-def associate_rq(called: str, calling: str, contexts: Sequence[Context]) -> bytes:
+def associate_rq(
+    called: str, calling: str, contexts: Sequence[Context], max_length: int = 16384
+) -> bytes:
     items = _item(0x10, APPLICATION_CONTEXT.encode())
     for number, abstract, syntaxes in contexts:
         inner = _item(0x30, abstract.encode())
         inner += b"".join(_item(0x40, syntax.encode()) for syntax in syntaxes)
         items += _item(0x20, bytes((number, 0, 0, 0)) + inner)
-    items += _item(0x50, _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3.4.5"))
+    items += _item(0x50, _item(0x51, struct.pack(">L", max_length)) + _item(0x52, b"1.2.3.4.5"))
     head = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), calling.ljust(16).encode())
     return pdu(0x01, head + items)
 
@@ -124,11 +126,12 @@ class Wire:
         *,
         called: str = "MEDAI",
         calling: str = "TESTER",
+        max_length: int = 16384,
         tls: ssl.SSLContext | None = None,
     ) -> Self:
         wire = cls.connect(port, tls)
         try:
-            wire.sock.sendall(associate_rq(called, calling, contexts))
+            wire.sock.sendall(associate_rq(called, calling, contexts, max_length))
             kind, content = wire.read()
             assert kind in (0x02, 0x03), f"PDU type {kind}"
         except BaseException:
