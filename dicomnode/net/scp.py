@@ -330,6 +330,9 @@ def run_receiver(
     close_lost_associations(ledger, receiver_name(index))
     tidy(data_dir, known_keys)
     receiver = Receiver(settings, data_dir, listener, index, ledger=ledger)
+    # This thread's connection: while one is open, SQLite keeps the descriptors of those that
+    # associations closed (sqlite.org/src, os_unix.c, "pending close").
+    ledger.close()
     receiver.start()
     # The handler raises nothing: whenever the signal comes, the end is the same orderly one.
     asked, ask = socket.socketpair()

@@ -4,9 +4,10 @@
 
 A real node in its own processes hears senders that store series, senders that go away in the
 middle, damaged associations, rubbish, probes of a load balancer and connections that never say
-anything. Memory (PSS: pages that processes share count once), descriptors and threads of all its
-processes are sampled; minute 2 is compared with the end. Exit code 1 when it grew, or when an
-object that was acknowledged is not there.
+anything. At minute 2 and at the end all of them stop, and once the node has nothing left to do its
+processes are looked at: memory (PSS, all together) may have grown by 5 %, descriptors and threads
+of each process not by one. Exit code 1 when they did, or when an object that was acknowledged is
+not there.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ import contextlib
 import itertools
 import json
 import socket
-import statistics
 import struct
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -36,23 +36,30 @@ from tests.contract.wire import Wire, pdu, pdv, store_rq
 from tests.harness import NodeUnderTest
 from tests.raw import CT, ct
 
-SAMPLE_SECONDS = 2.0
-WINDOW_SECONDS = 30.0
 BASE_SECONDS = 120.0
+SETTLING_SECONDS = 5.0
+"""At rest: until the last threads and sockets of associations are gone."""
+
 GROWTH = 1.05
 OBJECTS, ROWS = 20, 128
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close sends a reset
 
 
 @dataclass(frozen=True)
-class Sample:
-    """All processes of the node at one moment."""
+class Rest:
+    """The node while nobody calls and nothing is left to do; by process, with its number.
+
+    Attributes:
+        seconds: Since the load began.
+        pss: Memory in bytes; pages that processes share count once, in parts.
+        descriptors: How many of each kind: files by their names, sockets and pipes together.
+        threads: How many.
+    """
 
     seconds: float
-    pss: int
-    descriptors: int
-    threads: int
-    processes: int
+    pss: dict[str, int]
+    descriptors: dict[str, dict[str, int]]
+    threads: dict[str, int]
 
 
 class Load:
@@ -73,18 +80,28 @@ class Load:
             (self.probe, 0.05),
             (self.silent, 0.5),
         )
+        self._turns = [threading.Lock() for _ in kinds]
         self.threads = [
             threading.Thread(target=self._repeat, args=(number, kind, pause))
             for number, (kind, pause) in enumerate(kinds)
         ]
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """All peers have finished what they did, and are gone."""
+        with contextlib.ExitStack() as turns:
+            for turn in self._turns:
+                turns.enter_context(turn)
+            yield
+
     def _repeat(self, lane: int, kind: Callable[[int], None], pause: float) -> None:
         for turn in itertools.count():
-            try:
-                kind(lane * 1_000_000 + turn)
-            except (OSError, AssertionError) as error:
-                self.faults.append(f"{kind.__name__}: {error!r}")
-            self.done[kind.__name__] += 1
+            with self._turns[lane]:
+                try:
+                    kind(lane * 1_000_000 + turn)
+                except (OSError, AssertionError) as error:
+                    self.faults.append(f"{kind.__name__}: {error!r}")
+                self.done[kind.__name__] += 1
             if self.stop.wait(pause):
                 return
 
@@ -137,69 +154,88 @@ class Load:
             wire.release()
 
 
-def sample(root: psutil.Process, begun: float) -> Sample | None:
-    """None when a process ended while it was looked at."""
-    try:
-        processes = [root, *root.children(recursive=True)]
-        return Sample(
-            round(time.monotonic() - begun, 1),
-            sum(process.memory_full_info().pss for process in processes),
-            sum(process.num_fds() for process in processes),
-            sum(process.num_threads() for process in processes),
-            len(processes),
-        )
-    except psutil.NoSuchProcess:
-        return None
-
-
-def compare(samples: list[Sample], seconds: float) -> dict[str, object]:
-    """Minute 2 against the end: the median of memory, the least of what comes and goes."""
-    window = min(WINDOW_SECONDS, seconds / 4)
-    base = min(BASE_SECONDS, seconds / 2)
-    first = [one for one in samples if base - window <= one.seconds < base]
-    last = samples[-max(len(first), 1) :]
-
-    def memory(of: list[Sample]) -> float:
-        return statistics.median(one.pss for one in of) / 2**20
-
-    def least(of: list[Sample], what: str) -> int:
-        return min(int(getattr(one, what)) for one in of)
-
-    found: dict[str, object] = {"base_seconds": base, "window_seconds": window}
-    found["memory_mib"] = [round(memory(first), 1), round(memory(last), 1)]
-    found["memory_ratio"] = round(memory(last) / memory(first), 4)
-    for what in ("descriptors", "threads", "processes"):
-        found[what] = [least(first, what), least(last, what)]
-    found["memory_within_5_percent"] = memory(last) <= GROWTH * memory(first)
-    found["flat"] = all(
-        # Under load the least of a window itself moves by a few, up and down.
-        least(last, what) <= GROWTH * least(first, what)
-        for what in ("descriptors", "threads")
+def look(node: NodeUnderTest, begun: float) -> Rest:
+    """Every process of a node that is at rest."""
+    assert node.process is not None
+    root = psutil.Process(node.process.pid)
+    names = {pid: name for name, pid in node.state.pids.items()} | {root.pid: "supervisor"}
+    processes = {
+        f"{names.get(process.pid, 'other')} {process.pid}": process
+        for process in (root, *root.children(recursive=True))
+    }
+    return Rest(
+        round(time.monotonic() - begun, 1),
+        {name: process.memory_full_info().pss for name, process in processes.items()},
+        {name: dict(descriptors(process.pid)) for name, process in processes.items()},
+        {name: process.num_threads() for name, process in processes.items()},
     )
+
+
+def descriptors(pid: int) -> Counter[str]:
+    """What the descriptors of a process stand for, and how many of each there are."""
+    found = Counter[str]()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        target = str(path.readlink())
+        found[Path(target).name if target.startswith("/") else target.partition(":")[0]] += 1
     return found
 
 
-def soak(folder: Path, seconds: float, receivers: int) -> tuple[dict[str, object], list[Sample]]:
-    """Run the load; what was found, and the samples."""
-    samples: list[Sample] = []
+def rest(node: NodeUnderTest, load: Load, begun: float) -> Rest:
+    """Let everybody go, wait until all is done, and look."""
+    with load.paused():
+        node.wait_until(node.at_rest, "rest", 120)
+        time.sleep(SETTLING_SECONDS)
+        return look(node, begun)
+
+
+def compare(first: Rest, last: Rest) -> dict[str, object]:
+    """Two moments of rest: what changed."""
+    memory = [round(sum(one.pss.values()) / 2**20, 1) for one in (first, last)]
+    held = [
+        {name: sum(kinds.values()) for name, kinds in one.descriptors.items()}
+        for one in (first, last)
+    ]
+    changed = {
+        name: {
+            kind: [kinds.get(kind, 0), last.descriptors[name].get(kind, 0)]
+            for kind in sorted(kinds.keys() | last.descriptors[name].keys())
+            if kinds.get(kind, 0) != last.descriptors[name].get(kind, 0)
+        }
+        for name, kinds in first.descriptors.items()
+        if name in last.descriptors and kinds != last.descriptors[name]
+    }
+    return {
+        "seconds": [first.seconds, last.seconds],
+        "memory_mib": memory,
+        "memory_ratio": round(memory[1] / memory[0], 4),
+        "descriptors": held,
+        "descriptors_changed": changed,
+        "threads": [first.threads, last.threads],
+        "memory_within_5_percent": memory[1] <= GROWTH * memory[0],
+        "flat": held[0] == held[1] and first.threads == last.threads,
+    }
+
+
+def soak(folder: Path, seconds: float, receivers: int) -> dict[str, object]:
+    """Run the load; what was found."""
     with NodeUnderTest(folder, receivers=receivers) as node:
-        assert node.process is not None
-        root, load = psutil.Process(node.process.pid), Load(node.state.dicom[1])
+        load = Load(node.state.dicom[1])
         begun = time.monotonic()
         for thread in load.threads:
             thread.start()
-        while (now := time.monotonic() - begun) < seconds:
-            taken = sample(root, begun)
-            if taken is not None:
-                samples.append(taken)
-            load.stop.wait(min(SAMPLE_SECONDS, seconds - now))
-        load.stop.set()
-        for thread in load.threads:
-            thread.join()
+        try:
+            time.sleep(min(BASE_SECONDS, seconds / 2))
+            first = rest(node, load, begun)
+            time.sleep(max(0.0, seconds - (time.monotonic() - begun)))
+            last = rest(node, load, begun)
+        finally:
+            load.stop.set()
+            for thread in load.threads:
+                thread.join()
         rows = node.rows("SELECT DISTINCT sop_instance_uid AS uid FROM instance")
         lost = set(load.acknowledged) - {row["uid"] for row in rows}
         restarts = {name: count for name, count in node.state.processes.items() if count}
-        found = compare(samples, seconds) | {
+        found = compare(first, last) | {
             "done": dict(load.done),
             "acknowledged": len(load.acknowledged),
             "lost": len(lost),
@@ -207,7 +243,7 @@ def soak(folder: Path, seconds: float, receivers: int) -> tuple[dict[str, object
             "restarts": restarts,
         }
         node.stop()
-    return found, samples
+    return found
 
 
 def main() -> None:
@@ -215,14 +251,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--receivers", type=int, default=2)
     parser.add_argument("--smoke", action="store_true", help="15 s: does it run? no verdict")
-    parser.add_argument("--samples", type=Path, help="write the samples here, a JSON list")
     options = parser.parse_args()
     seconds = 15.0 if options.smoke else options.minutes * 60
     with tempfile.TemporaryDirectory() as folder:
-        found, samples = soak(Path(folder), seconds, options.receivers)
+        found = soak(Path(folder), seconds, options.receivers)
     print(json.dumps(found, indent=2))
-    if options.samples:
-        options.samples.write_text(json.dumps([asdict(one) for one in samples]))
     bad = [name for name in ("lost", "faults", "restarts") if found[name]]
     if not options.smoke:
         bad += [name for name in ("memory_within_5_percent", "flat") if not found[name]]
