@@ -102,8 +102,9 @@ class Extent:
 def extent_of(answer: Answer, finding: Finding) -> Extent | None:
     """Where a finding lies, or None where it has no place on an image."""
     if finding.region is not None:
+        # Pixel 1 reaches from -0.5 to 0.5 around its centre at 0.0.
         low = np.floor(finding.region.points.min(axis=0) + 0.5).astype(int) + 1
-        high = np.floor(finding.region.points.max(axis=0) + 0.5).astype(int) + 1
+        high = np.maximum(np.ceil(finding.region.points.max(axis=0) + 0.5).astype(int), low)
         index = finding.region.slice_index + 1
         (left, top), (right, bottom) = low.tolist(), high.tolist()
         return Extent((index, index), (top, bottom), (left, right))

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from ai.types import Answer, Volume
 from dicomnode.results import gsps
+from dicomnode.results.basicsr import build_basic
 from dicomnode.results.fractional import build_fractional
 from dicomnode.results.keyobjects import build_key_objects
 from dicomnode.results.labelmap import build_label_map
@@ -18,7 +19,7 @@ from dicomnode.results.provenance import Provenance
 from dicomnode.results.regions import is_located
 from dicomnode.results.saliency import build_saliency
 from dicomnode.results.seg import build_segmentation
-from dicomnode.results.sr import build_report
+from dicomnode.results.sr import build_comprehensive, build_report
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,21 @@ def _image(
     )
 
 
-def _report(sources: Sources) -> Dataset:
-    return build_report(
+def _segmentation(built: Mapping[str, Dataset]) -> Dataset | None:
+    # What a report refers to: the first that there is.
+    kinds = ("seg", "labelmap", "fractional")
+    return next((built[kind] for kind in kinds if kind in built), None)
+
+
+def _report(
+    build: Callable[[Answer, Volume, Sequence[Dataset], Provenance, Dataset | None], Dataset],
+) -> Callable[[Sources], Dataset]:
+    return lambda sources: build(
         sources.answer,
         sources.volume,
         sources.headers,
         sources.provenance,
-        sources.built.get("seg"),
+        _segmentation(sources.built),
     )
 
 
@@ -128,7 +137,9 @@ FORMS: Final[Mapping[str, Form]] = {
         Form("labelmap", _has_labels, _image(build_label_map)),
         Form("fractional", _has_probabilities, _image(build_fractional)),
         Form("saliency", _has_saliency, _image(build_saliency)),
-        Form("sr", _always, _report, replaces=True),
+        Form("sr", _always, _report(build_report), replaces=True),
+        Form("sr-comprehensive", _always, _report(build_comprehensive), replaces=True),
+        Form("sr-basic", _always, _image(build_basic), replaces=True),
         Form("overlay", _always, _image(build_overlay)),
         Form("gsps", _has_one_modality_lut, _image(gsps.build_presentation_state)),
         Form("ko", _has_located, _key_objects),
@@ -176,7 +187,9 @@ def build_bundle(kinds: Collection[str], sources: Sources) -> dict[str, Dataset 
 
 def _name_predecessors(result: Dataset, predecessors: Sequence[Predecessor]) -> None:
     # PS3.3 C.17.2: documents only, so of the bundle before the report and its like.
-    documents = [entry for entry in predecessors if FORMS[entry.kind].replaces]
+    documents = [
+        entry for entry in predecessors if entry.kind in FORMS and FORMS[entry.kind].replaces
+    ]
     if documents:
         result.PredecessorDocumentsSequence = [_document(entry) for entry in documents]
 

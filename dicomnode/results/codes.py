@@ -99,9 +99,11 @@ LATERALITIES: Final = (
 # How grave a finding of that label would be, by thirds of the weight that its model gives it; the
 # concept is SNOMED CT's, the values its qualifiers.
 SEVERITY: Final = Code("246112005", "SCT", "Severity")
-LOW: Final = Code("62482003", "SCT", "Low")
-MEDIUM: Final = Code("255508009", "SCT", "Medium")
-HIGH: Final = Code("75540009", "SCT", "High")
+SEVERITIES: Final = {
+    "low": Code("62482003", "SCT", "Low"),
+    "medium": Code("255508009", "SCT", "Medium"),
+    "high": Code("75540009", "SCT", "High"),
+}
 
 # TID 2000, Basic Diagnostic Imaging Report; CID 7000, Diagnostic Imaging Report Document Titles;
 # CID 7001, Diagnostic Imaging Report Headings; CID 7002, Diagnostic Imaging Report Elements

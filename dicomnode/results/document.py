@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.frames import frame_number
@@ -220,3 +221,20 @@ def add_body_part(result: Dataset, source: Dataset) -> None:
         result.BodyPartExamined = source.BodyPartExamined
     if source.get("Laterality") or "BodyPartExamined" not in result:
         result.Laterality = source.get("Laterality") or ""
+
+
+def image_references(sources: Sequence[Dataset]) -> list[Dataset]:
+    """One reference an instance, with all its frames among the sources (PS3.3 Table 10-3)."""
+    items: dict[str, Dataset] = {}
+    for source in sources:
+        item = items.setdefault(str(source.SOPInstanceUID), reference(source))
+        number = frame_number(source)
+        if number is not None:
+            item.ReferencedFrameNumber = [*_frames_named(item), number]
+    return list(items.values())
+
+
+def _frames_named(item: Dataset) -> list[int]:
+    """The frames that a reference names; none where it is to the whole instance."""
+    value = item.get("ReferencedFrameNumber")
+    return [] if value is None else [int(each) for each in np.atleast_1d(value)]

@@ -180,7 +180,7 @@ def algorithm_sequence(model: ModelFacts) -> AlgorithmIdentificationSequence:
     return AlgorithmIdentificationSequence(
         name=plain(model.name, 64),
         version=plain(model.version, 64),
-        family=codes.ARTIFICIAL_INTELLIGENCE,
+        family=codes.ALGORITHM_FAMILIES[model.basis],
         source=plain(model.vendor, 64),
     )
 
@@ -191,7 +191,7 @@ def algorithm_template(model: ModelFacts) -> AlgorithmIdentification:
         name=plain(model.name, 64),
         version=plain(model.version, 64),
         parameters=[f"basis: {model.basis}", f"SHA-256: {plain(model.digest)}"],
-        family=codes.ARTIFICIAL_INTELLIGENCE,
+        family=codes.ALGORITHM_FAMILIES[model.basis],
     )
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from ai.types import Finding
+from dicomnode.frames import frame_number
 from dicomnode.results import codes
 from dicomnode.results.content import (
     children,
@@ -29,6 +31,11 @@ _GROUP_ROWS: Final = (
     (codes.ALGORITHM_NAME, "TEXT", "TID 4019"),
     (codes.ALGORITHM_VERSION, "TEXT", "TID 4019"),
 )
+# Kinds with segments; a report refers to the first of them that there is.
+_SEGMENTATIONS: Final = ("seg", "labelmap", "fractional")
+# An image: its SOP Instance UID and its frame, None for a single-frame object.
+Place = tuple[str, int | None]
+
 # SCOORD may be off by this much from the answer, in pixels; FL has seven digits.
 _POINT_TOLERANCE: Final = 0.01
 
@@ -115,13 +122,21 @@ def compare_report(dataset: Dataset, context: ProofContext) -> Iterator[GateFind
             segmentation where there is one.
     """
     answer, sources = context.answer, context.sources
-    segmentation = context.bundle.get("seg")
+    segmentation = next(
+        (context.bundle[kind] for kind in _SEGMENTATIONS if kind in context.bundle), None
+    )
     yield from _check_coordinates(dataset, sources)
-    groups = _groups(dataset)
-    if len(groups) != max(1, len(answer.findings)):
-        text = f"{len(groups)} measurement groups for {len(answer.findings)} findings"
+    by_uid = {_tracking_uid(group): group for group in _groups(dataset)}
+    planes = {
+        uid: (by_uid.pop(uid), finding)
+        for finding in answer.findings
+        if (uid := context.provenance.uid(f"tracking/{finding.name}/plane")) in by_uid
+    }
+    if len(_groups(dataset)) != max(1, len(answer.findings)) + len(planes):
+        text = f"{len(by_uid)} measurement groups for {len(answer.findings)} findings"
         yield GateFinding("content", "PS3.16 TID 1500", text)
-    by_uid = {_tracking_uid(group): group for group in groups}
+    for plane, finding in planes.values():
+        yield from _compare_plane(plane, finding, context)
     for finding in answer.findings:
         group = by_uid.get(context.provenance.uid(f"tracking/{finding.name}"))
         if group is None:
@@ -140,10 +155,7 @@ def _compare_group(
     def wrong(clause: str, text: str) -> GateFinding:
         return GateFinding("content", clause, f"a finding's group {text}")
 
-    for name, code in ((codes.FINDING, finding.type), (codes.FINDING_CATEGORY, finding.category)):
-        said = {code_of(item, "ConceptCodeSequence") for item in named(group, name)}
-        if said != {(code.value, code.scheme)}:
-            yield wrong("PS3.16 TID 1501", f"has another {name.meaning} than the model gave")
+    yield from _compare_codes(group, finding)
     numbers = [
         (code_of(item, "ConceptNameCodeSequence"), number_of(item))
         for item in children(group)
@@ -162,6 +174,50 @@ def _compare_group(
             yield wrong("PS3.16 TID 1411", "refers to another segment")
     elif finding.region is not None:
         yield from _compare_region(group, finding, sources)
+
+
+def _compare_codes(group: Dataset, finding: Finding) -> Iterator[GateFinding]:
+    for name, code in ((codes.FINDING, finding.type), (codes.FINDING_CATEGORY, finding.category)):
+        said = {code_of(item, "ConceptCodeSequence") for item in named(group, name)}
+        if said != {(code.value, code.scheme)}:
+            text = f"a finding's group has another {name.meaning} than the model gave"
+            yield GateFinding("content", "PS3.16 TID 1501", text)
+
+
+def _compare_plane(
+    group: Dataset, finding: Finding, context: ProofContext
+) -> Iterator[GateFinding]:
+    # The outline of a segment on its largest slice: every corner touches a pixel of the segment,
+    # and the area said is the one enclosed.
+    yield from _compare_codes(group, finding)
+    labels = context.answer.labels
+    places = {_place_of(source): index for index, source in enumerate(context.sources)}
+    for item in named(group, codes.IMAGE_REGION, "SCOORD"):
+        index = places.get(_image_of(item))
+        corners = _points(item)
+        if labels is None or index is None or corners.size == 0:
+            yield _misplaced("an outline lies on no slice of its finding")
+            continue
+        columns, rows = np.clip(corners.astype(int), 0, np.array(labels.shape[:0:-1])).T
+        padded = np.pad(labels[index] == finding.segment, 1)
+        touching = np.stack(
+            [padded[rows + down, columns + right] for down in (0, 1) for right in (0, 1)]
+        )
+        if not touching.any(axis=0).all():
+            yield _misplaced("an outline does not follow its finding")
+        x, y = corners.T
+        enclosed = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+        steps = context.volume.spacing[1:]
+        if steps[0] is not None and steps[1] is not None:
+            enclosed *= steps[0] * steps[1]
+        said = [number_of(each) for each in named(group, codes.AREA, "NUM")]
+        if len(said) != 1 or said[0] is None or abs(said[0][0] - enclosed) > 0.01 * enclosed:
+            text = "the area of an outline is not the one that it encloses"
+            yield GateFinding("content", "PS3.16 TID 1410", text)
+
+
+def _misplaced(text: str) -> GateFinding:
+    return GateFinding("coordinates", "PS3.3 C.18.6.1.2", text)
 
 
 def _pair(code: Code) -> tuple[str, str]:
@@ -195,37 +251,45 @@ def _compare_region(
     if region is None:
         return
     for item in named(group, codes.IMAGE_REGION, "SCOORD"):
-        written = np.array(item.get("GraphicData") or (), dtype=float).reshape(-1, 2)
+        written = _points(item)
         # PS3.3 C.18.6.1.2: the centre of the first pixel is 0.5\0.5 and a closed line repeats its
         # first point.
         expected = np.vstack([region.points, region.points[:1]]) + 0.5
         if written.shape != expected.shape or np.abs(written - expected).max() > _POINT_TOLERANCE:
-            text = "a region does not lie where the model put it"
-            yield GateFinding("coordinates", "PS3.3 C.18.6.1.2", text)
-        if _image_of(item) != str(sources[region.slice_index].SOPInstanceUID):
+            yield _misplaced("a region does not lie where the model put it")
+        if _image_of(item) != _place_of(sources[region.slice_index]):
             text = "a region lies on another image than the model said"
             yield GateFinding("coordinates", "PS3.3 C.18.6", text)
         return
     yield GateFinding("coordinates", "PS3.16 TID 1410", "a located finding has no region")
 
 
-def _image_of(item: Dataset) -> str:
+def _points(item: Dataset) -> NDArray[np.float64]:
+    flat = np.array(item.get("GraphicData") or (), dtype=float)
+    return flat.reshape(-1, 2) if flat.size % 2 == 0 else np.empty((0, 2))
+
+
+def _place_of(source: Dataset) -> Place:
+    return str(source.SOPInstanceUID), frame_number(source)
+
+
+def _image_of(item: Dataset) -> Place:
     for child in children(item):
         for reference in items_of(child, "ReferencedSOPSequence"):
-            return str(reference.get("ReferencedSOPInstanceUID"))
-    return ""
+            frame = reference.get("ReferencedFrameNumber")
+            number = int(frame) if isinstance(frame, int | str) else None
+            return str(reference.get("ReferencedSOPInstanceUID")), number
+    return "", None
 
 
 def _check_coordinates(dataset: Dataset, sources: Sequence[Dataset]) -> Iterator[GateFinding]:
-    sizes = {str(each.SOPInstanceUID): (each.Columns, each.Rows) for each in sources}
+    sizes = {_place_of(each): (each.Columns, each.Rows) for each in sources}
     for item in walk(dataset):
         if item.get("ValueType") != "SCOORD":
             continue
-        size = sizes.get(_image_of(item))
-        flat = np.array(item.get("GraphicData") or (), dtype=float)
-        if size is None or flat.size == 0 or flat.size % 2:
+        size, points = sizes.get(_image_of(item)), _points(item)
+        if size is None or points.size == 0:
             text = "coordinates have no source image"
             yield GateFinding("coordinates", "PS3.3 C.18.6", text)
-        elif np.any(flat.reshape(-1, 2) < 0) or np.any(flat.reshape(-1, 2) > size):
-            text = "coordinates lie outside their image"
-            yield GateFinding("coordinates", "PS3.3 C.18.6.1.2", text)
+        elif np.any(points < 0) or np.any(points > size):
+            yield _misplaced("coordinates lie outside their image")

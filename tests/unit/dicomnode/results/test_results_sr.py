@@ -46,7 +46,7 @@ def templates(dataset):
 def test_a_segment_of_a_volume_is_a_volumetric_group():
     case = ct_case()
     dataset = report(case)
-    assert templates(dataset) == ["1411"] * 3
+    assert templates(dataset)[:3] == ["1411"] * 3
     group = groups(dataset)[1]
     reference = named(group, codes.REFERENCED_SEGMENT)[0].ReferencedSOPSequence[0]
     assert reference.ReferencedSegmentNumber == 2
