@@ -34,13 +34,6 @@ _NOTICE_LAYER: Final = "AI NOTICE"
 _AMBER: Final = (255, 190, 60)
 _BRIGHTEST: Final = 0xFFFF
 _MODALITY_LUT: Final = ("RescaleIntercept", "RescaleSlope", "RescaleType")
-# PS3.3 C.7.6.3.1.2: what has three samples a pixel, or becomes so.
-_COLOURS: Final = ("RGB", "PALETTE COLOR", "YBR")
-
-
-def is_colour(source: Dataset) -> bool:
-    """Whether an image is shown in colour."""
-    return str(source.get("PhotometricInterpretation") or "").startswith(_COLOURS)
 
 
 def is_possible(sources: Sequence[Dataset]) -> bool:
@@ -72,12 +65,12 @@ def build_presentation_state(
         raise ValueError(f"{len(sources)} sources for {volume.voxels.shape[0]} slices")
     if not is_possible(sources):
         raise ValueError("the sources differ in their modality LUT")
-    first, model, colour = sources[0], provenance.model, is_colour(sources[0])
+    first, model = sources[0], provenance.model
     result = new_result(
         sources,
         provenance,
         ColorSoftcopyPresentationStateStorage
-        if colour
+        if volume.colour
         else GrayscaleSoftcopyPresentationStateStorage,
         "gsps",
         f"{model.name} {model.version} outlines",
@@ -96,7 +89,7 @@ def build_presentation_state(
         *_annotations(answer, sources),
     ]
     result.GraphicLayerSequence = _layers(answer)
-    if colour:
+    if volume.colour:
         result.ICCProfile = _srgb()
     else:
         _add_grey_pipeline(result, volume, sources)

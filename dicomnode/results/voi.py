@@ -107,9 +107,12 @@ def voi_of(header: Dataset, volume: Volume) -> Voi:
         volume: The volume it belongs to; decides where the image asks for nothing.
 
     Returns:
-        Soft tissue for a CT that names none; else from the first to the ninety-ninth percentile of
-        the volume.
+        The whole range of what was in colour; soft tissue for a CT that names none; else from the
+        first to the ninety-ninth percentile of the volume.
     """
+    if volume.colour:  # PS3.3 C.11.2 is for grey images: colours are shown as they are
+        low, high = volume.value_range
+        return Window((low + high) / 2, max(high - low, 1e-3), "LINEAR_EXACT")
     named = _table(header) or _named_window(header)
     if named is not None:
         return named

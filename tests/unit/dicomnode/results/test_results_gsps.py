@@ -173,8 +173,7 @@ def test_a_multi_frame_source_is_named_once_with_its_frames():
 
 def test_images_in_colour_get_a_colour_state_with_a_profile():
     case = cr_case()
-    case.sources[0].PhotometricInterpretation = "RGB"
-    state = state_of(case)
+    state = state_of(replace(case, volume=replace(case.volume, colour=True)))
     assert state.SOPClassUID.name == "Color Softcopy Presentation State Storage"
     assert state.ICCProfile[36:40] == b"acsp"
     assert state.ICCProfile[24:36] == bytes(12)

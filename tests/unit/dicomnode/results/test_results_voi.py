@@ -74,6 +74,12 @@ def test_the_table_of_the_source_counts_before_its_window_and_that_before_ours()
     assert spanning.function == "LINEAR_EXACT"
 
 
+def test_what_was_in_colour_is_shown_over_its_whole_range():
+    volume = replace(ct_case().volume, colour=True, value_range=(0.0, 255.0))
+    voi = voi_of(image(WindowCenter="40", WindowWidth="80"), volume)
+    np.testing.assert_array_equal(voi.grey(np.arange(256)), np.arange(256))
+
+
 @pytest.mark.parametrize(
     "attributes",
     [
