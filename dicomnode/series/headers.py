@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 
 from config.errors import InputError, MalformedError, NotDicomError, UnreadableError
 from dicomnode.frames import frame_headers
@@ -139,11 +140,17 @@ def value(header: Dataset, keyword: str) -> object:
         MalformedError: Its bytes do not fit its value representation.
     """
     try:
-        found: object = header.get(keyword)
+        tag = _tag(keyword)
+        found: object = header[tag].value if tag in header else None
         empty = found is None or (isinstance(found, Sized) and len(found) == 0)
     except Exception as error:  # see read_header; values are parsed when first asked for
         raise MalformedError(f"{keyword} cannot be read") from error
     return None if empty else found
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def values(header: Dataset, keyword: str) -> tuple[object, ...]:
