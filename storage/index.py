@@ -238,24 +238,39 @@ def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
     for series in touched.values():
         study_uid = series.study_instance_uid
         latest[study_uid] = max(latest.get(study_uid, 0.0), series.last_object_at)
-        series.instances = (
-            Instance.select()
-            .where(
-                (Instance.series_instance_uid == series.series_instance_uid)
-                & (Instance.state == "indexed")
-            )
-            .count()
-        )
-        Series.update(instances=series.instances, last_object_at=series.last_object_at).where(
-            Series.series_instance_uid == series.series_instance_uid
-        ).execute()
-        if series.state in ("complete", "routed", "skipped"):
-            change.move(series, "reopened", reason="a late object came", forced=False)
+        _recount(change, series, "a late object came")
     for study_uid, moment in latest.items():
         Study.update(last_object_at=fn.MAX(Study.last_object_at, moment)).where(
             Study.study_instance_uid == study_uid
         ).execute()
     return list(touched.values())
+
+
+def recount(change: Change, series_instance_uid: str, reason: str) -> None:
+    """Count a series again after something left it, and let it be judged again."""
+    series = Series.get_or_none(Series.series_instance_uid == series_instance_uid)
+    if series is None:
+        return
+    if series.study.state == "settled":
+        change.move(series.study, "reopened", reason=reason)
+    series.last_object_at = change.now
+    _recount(change, series, reason)
+
+
+def _recount(change: Change, series: Series, reason: str) -> None:
+    series.instances = (
+        Instance.select()
+        .where(
+            (Instance.series_instance_uid == series.series_instance_uid)
+            & (Instance.state == "indexed")
+        )
+        .count()
+    )
+    Series.update(instances=series.instances, last_object_at=series.last_object_at).where(
+        Series.series_instance_uid == series.series_instance_uid
+    ).execute()
+    if series.state in ("complete", "routed", "skipped"):
+        change.move(series, "reopened", reason=reason, forced=False)
 
 
 def _series_for(change: Change, entry: Indexed) -> Series:

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from peewee import fn
+
+from config.errors import StaleStateError
 from storage import outbox
 from storage.db import Change, Ledger
 from storage.outbox import NewResult
 from storage.records import Instance, Job, Result, Series
 
-RESULT_FORMAT = 1  # raised whenever the encoding of results changes
+RESULT_FORMAT = 2  # raised whenever the encoding of results changes
 MAX_CRASHES = 3
 FIRST_RETRY_SECONDS = 2.0
 LONGEST_RETRY_SECONDS = 300.0
@@ -22,16 +25,20 @@ LONGEST_RETRY_SECONDS = 300.0
 # A cancelled job is among them: it may be retried by hand, and must not speak after a newer one.
 _REPLACEABLE = ("queued", "running", "validating", "ready", "failed", "cancelled")
 
+# PS3.16 CID 7010: the title of the rejection note for results that newer ones take the place of.
+OUTDATED = "113001"  # Rejected for Quality Reasons
+WITHDRAWAL = "withdrawal"  # what such a note is called among the kinds of result
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
-    """One routed series, or one image of it, for one model.
+    """One routed series, one image of it, or some series of a study, for one model.
 
     Attributes:
-        subject: What the model looks at: the Series Instance UID, or the SOP Instance UID where
-            each image of the series stands by itself.
-        inputs: Ids of the instances, in no particular order.
-        input_digests: SHA-256 of each of them.
+        series: The one that the model's primary input is, or is part of.
+        subject: What the model looks at: the Series Instance UID, the SOP Instance UID where each
+            image of the series stands by itself, or the Study Instance UID.
+        inputs: The instances of each input role, in no particular order.
         settings: Whatever of the settings changes pixels or codes.
     """
 
@@ -42,18 +49,24 @@ class JobRequest:
     model: str
     model_digest: str
     send_to: Sequence[str]
-    inputs: Sequence[int]
-    input_digests: Sequence[str]
+    inputs: Mapping[str, Sequence[Instance]]
     settings: Mapping[str, Any]
     run_number: int = 0
     mode: str = "live"
+
+    @property
+    def scope(self) -> str:
+        """``study`` or ``series``."""
+        return "study" if self.subject == self.series.study_instance_uid else "series"
 
 
 def identity_of(request: JobRequest) -> str:
     """The identity of a job: the same analysis has the same one, on any day."""
     content = {
         "node": request.node_id,
-        "inputs": {"image": sorted(request.input_digests)},
+        "inputs": {
+            role: sorted(row.digest for row in rows) for role, rows in request.inputs.items()
+        },
         "model": request.model_digest,
         "route": request.route,
         "settings": dict(request.settings),
@@ -83,7 +96,7 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
         & Job.state.in_(_REPLACEABLE)
     )
     for job in list(earlier):
-        supersede(change, job, "newer objects of the series came")
+        supersede(change, job, f"newer objects of the {request.scope} came")
     row: Job = Job.create(
         identity=identity,
         series=request.series,
@@ -93,7 +106,9 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
         model=request.model,
         model_digest=request.model_digest,
         send_to=json.dumps(list(request.send_to)),
-        input_instances=json.dumps(sorted(request.inputs)),
+        input_instances=json.dumps(
+            {role: sorted(row.id for row in rows) for role, rows in request.inputs.items()}
+        ),
         run_number=request.run_number,
         created_at=change.now,
     )
@@ -106,17 +121,82 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
 
 
 def current_jobs_of(series: Series) -> list[Job]:
-    """The jobs of a series whose word counts or may still come, oldest first."""
+    """The jobs on a series alone whose word counts or may still come, oldest first."""
+    return [job for job in current_jobs_in(series.study_instance_uid) if _is_of(job, series)]
+
+
+def _is_of(job: Job, series: Series) -> bool:
+    own = job.series_instance_uid == series.series_instance_uid
+    return bool(own and job.subject != job.study_instance_uid)
+
+
+def current_jobs_in(study_instance_uid: str) -> list[Job]:
+    """The jobs of a study whose word counts or may still come, oldest first."""
     return list(
-        Job.select().where((Job.series == series) & Job.state.in_(_REPLACEABLE)).order_by(Job.id)
+        Job.select()
+        .where((Job.study_instance_uid == study_instance_uid) & Job.state.in_(_REPLACEABLE))
+        .order_by(Job.id)
     )
 
 
-def supersede(change: Change, job: Job, reason: str) -> None:
-    """Replace a job; a bundle of which nothing was sent yet is not sent any more."""
+def supersede(change: Change, job: Job, reason: str, *, code: str = OUTDATED) -> None:
+    """Replace a job; a bundle of which nothing was sent yet is not sent any more.
+
+    Args:
+        change: The transaction.
+        job: Whose word no longer counts.
+        reason: A sentence without patient identifiers.
+        code: Title of the rejection note for what was sent of it, PS3.16 CID 7010.
+    """
+    withdrawal = None
     if job.state == "ready":
         outbox.withdraw_unsent(change, job.id, reason)
-    change.move(job, "superseded", reason=reason)
+        withdrawal = code if outbox.begun_destinations(job) else None
+    change.move(job, "superseded", reason=reason, withdrawal=withdrawal)
+
+
+def to_withdraw() -> list[Job]:
+    """Superseded jobs of which something was sent, once nothing newer is still to come."""
+    newer = Job.alias()
+    pending = newer.select().where(
+        (newer.subject == Job.subject)
+        & (newer.route == Job.route)
+        & (newer.id > Job.id)
+        & newer.state.in_(["queued", "running", "validating", "failed", "cancelled"])
+    )
+    return list(
+        Job.select().where(Job.withdrawal.is_null(False) & ~fn.EXISTS(pending)).order_by(Job.id)
+    )
+
+
+def withdrawn(
+    ledger: Ledger, job: Job, note: NewResult | None, destinations: Sequence[str]
+) -> None:
+    """What was sent of a superseded job is withdrawn at these destinations, or at none.
+
+    Args:
+        ledger: The database.
+        job: From `to_withdraw`.
+        note: The rejection note, durably stored.
+        destinations: Who gets it.
+    """
+    with ledger.transaction() as change:
+        fence = (Job.id == job.id) & Job.withdrawal.is_null(False)
+        if not Job.update(withdrawal=None).where(fence).execute():
+            raise StaleStateError(f"{job.label()} was withdrawn already")
+        if note is None:
+            return
+        rows = outbox.add_results(change, job, [note])
+        outbox.add_deliveries(change, rows, {name: [note.kind] for name in destinations})
+        change.audit(
+            "results.withdrawn",
+            object=job.label(),
+            detail={
+                "code": job.withdrawal,
+                "note": note.sop_instance_uid,
+                "destinations": list(destinations),
+            },
+        )
 
 
 def claim(ledger: Ledger, owner: str, lease_seconds: float) -> Job | None:
@@ -291,9 +371,17 @@ def cancel(ledger: Ledger, job: Job, actor: str) -> None:
         change.move(job, "cancelled", reason="cancelled by hand", actor=actor, owner=None)
 
 
-def inputs_of(job: Job) -> list[Instance]:
-    """The instances a job works on."""
-    ids: list[int] = json.loads(job.input_instances)
+def inputs_of(job: Job) -> dict[str, list[Instance]]:
+    """The instances a job works on, by input role."""
+    return {role: _instances(ids) for role, ids in json.loads(job.input_instances).items()}
+
+
+def input_ids_of(job: Job) -> set[int]:
+    """The ids of all instances a job works on."""
+    return {number for ids in json.loads(job.input_instances).values() for number in ids}
+
+
+def _instances(ids: Sequence[int]) -> list[Instance]:
     rows: list[Instance] = []
     for start in range(0, len(ids), 500):
         rows.extend(Instance.select().where(Instance.id.in_(ids[start : start + 500])))

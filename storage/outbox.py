@@ -107,6 +107,47 @@ def withdraw_unsent(change: Change, job_id: int, reason: str) -> None:
             change.move(row, "withdrawn", reason=reason, finished_at=change.now)
 
 
+def begun_destinations(job: Job) -> list[str]:
+    """Destinations that got something of a job's bundle, or are getting it."""
+    query = (
+        Delivery.select(Delivery.destination)
+        .join(Result)
+        .where((Result.job == job) & (Delivery.begun | Delivery.state.in_(["sending", "accepted"])))
+        .distinct()
+        .tuples()
+    )
+    return sorted(name for (name,) in query)
+
+
+def sent_results(job: Job, destinations: Sequence[str]) -> list[Result]:
+    """What of a job's bundle these destinations have, or will have."""
+    gone = ["withdrawn", "refused", "dead"]
+    return list(
+        Result.select()
+        .join(Delivery)
+        .where(
+            (Result.job == job)
+            & Delivery.destination.in_(list(destinations))
+            & Delivery.state.not_in(gone)
+        )
+        .distinct()
+        .order_by(Result.id)
+    )
+
+
+def sent_before(job: Job) -> list[Result]:
+    """What of the newest earlier bundle on the same subject was sent, if any was."""
+    earlier = (
+        Job.select()
+        .where((Job.subject == job.subject) & (Job.route == job.route) & (Job.id < job.id))
+        .order_by(Job.id.desc())
+    )
+    for before in earlier:
+        if sent := sent_results(before, begun_destinations(before)):
+            return sent
+    return []
+
+
 def destinations_due() -> list[str]:
     """Names of the destinations for which something may go out now, or is under way.
 

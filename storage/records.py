@@ -202,7 +202,7 @@ class Job(Record):
     `input_instances` is the JSON of instance ids by input role. `attempt` only grows and fences
     every write after the claim; `failures` counts attempts that failed and `crashes` those that
     took their process with them, since the last retry by hand. `withdrawal` is the code of a
-    rejection note (PS3.16 CID 7011) that is still to be made for what was sent of it.
+    rejection note (PS3.16 CID 7010) that is still to be made for what was sent of it.
     """
 
     noun = "job"

@@ -86,8 +86,7 @@ def request(series: Series, **other: Any) -> JobRequest:
         "model": "ct-tissue@1.0.0",
         "model_digest": digest_of("model"),
         "send_to": ["pacs"],
-        "inputs": [row.id for row in rows],
-        "input_digests": [row.digest for row in rows],
+        "inputs": {"image": rows},
         "settings": {},
     }
     return JobRequest(**{**fields, **other})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +22,14 @@ from dicomnode.series.headers import read_header, text
 from dicomnode.series.kinds import stands_alone
 from dicomnode.series.quality import assess
 from dicomnode.work.clock import Silence
+from dicomnode.work.corrections import take_note
 from dicomnode.work.revisions import Difference, compare
 from storage import index, jobs
 from storage.db import Change, Ledger
 from storage.jobs import JobRequest
 from storage.objects import ObjectStore
 from storage.records import Instance, Series
+from storage.rejections import is_rejected
 
 log = structlog.get_logger(__name__)
 
@@ -94,8 +96,9 @@ class Assembler:
             batch.add(row.sop_instance_uid)
             try:
                 header = read_header(self._store.path(row.object_key))
-                if not self._supersedes(row):
+                if self._is_rejected(row) or not self._supersedes(row):
                     continue
+                take_note(self._ledger, row, header)
                 read.append(
                     index.Indexed(
                         instance=row,
@@ -118,6 +121,14 @@ class Assembler:
             with self._ledger.transaction() as change:
                 index.index_instances(change, read)
         return len(rows) > unread
+
+    def _is_rejected(self, row: Instance) -> bool:
+        """Whether a rejection note named it before it came."""
+        if not is_rejected(row):
+            return False
+        with self._ledger.transaction() as change:
+            change.move(row, "rejected", reason="a rejection note came before it")
+        return True
 
     def _supersedes(self, row: Instance) -> bool:
         """Whether a newly received version is to take its place in the series.
@@ -151,6 +162,9 @@ class Assembler:
         waiting = index.open_series()
         for series in waiting:
             try:
+                if not series.instances:
+                    self._empty(series)
+                    continue
                 verdict, members = self._verdict(series)
                 if isinstance(verdict, Complete):
                     queued += self._route(series, verdict, members or self._members(series))
@@ -165,6 +179,13 @@ class Assembler:
         self._gaps = {row.get_id(): gap for row in waiting if (gap := self._gaps.get(row.get_id()))}
         self._silence.keep(row.get_id() for row in waiting)
         return queued, again
+
+    def _empty(self, series: Series) -> None:
+        """Nothing is left of a series; what was made of it must not go out."""
+        with self._ledger.transaction() as change:
+            self._supersede_unasked(change, series, ())
+            change.move(series, "complete", reason="every object of it was rejected")
+            change.move(series, "skipped", reason="every object of it was rejected")
 
     def _skip(self, series: Series, error: Exception) -> None:
         known = isinstance(error, MedAIError)
@@ -217,9 +238,10 @@ class Assembler:
             queued = 0
             self._supersede_unasked(change, series, units)
             for unit in units:
-                inputs = [by_path[path] for path in unit.unit.files]
-                for run in unit.runs:
-                    request = self._request(series, unit.unit.subject, inputs, run)
+                rows = [by_path[path] for path in unit.unit.files]
+                for route, package in unit.runs:
+                    inputs = {package.manifest.input.role: rows}
+                    request = self._request(series, unit.unit.subject, inputs, (route, package))
                     queued += jobs.enqueue(change, request) is not None
             explanation = json.dumps([unit.as_json() for unit in units])
             routed = sum(len(unit.runs) for unit in units)
@@ -253,7 +275,7 @@ class Assembler:
         self,
         series: Series,
         subject: str,
-        inputs: Sequence[Instance],
+        inputs: Mapping[str, Sequence[Instance]],
         run: tuple[RouteSettings, Package],
     ) -> JobRequest:
         route, package = run
@@ -265,8 +287,7 @@ class Assembler:
             model=package.manifest.reference,
             model_digest=package.digest,
             send_to=route.send_to,
-            inputs=[row.id for row in inputs],
-            input_digests=[row.digest for row in inputs],
+            inputs=inputs,
             settings={"ae_title": self._settings.node.ae_title},
         )
 

@@ -31,8 +31,10 @@ from config.errors import (
 from config.schema import DestinationSettings, Settings
 from dicomnode.results.bundle import chain
 from dicomnode.results.provenance import Provenance
+from dicomnode.series.decode_pool import DecodePool
 from dicomnode.work.assembler import Assembler
 from dicomnode.work.clock import ClockWatch
+from dicomnode.work.corrections import predecessors_of, withdraw_superseded
 from dicomnode.work.delivery import Courier
 from dicomnode.work.models import make_engine, make_registry
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
@@ -100,6 +102,7 @@ class Worker:
         self.store = ObjectStore(data_dir, min_free=settings.storage.min_free)
         self.registry = make_registry(settings)
         self.engine = make_engine(settings, self.registry)
+        self.decoder = DecodePool(settings.models.worker_threads)
         self.owner = process_name()
         self._assembler = Assembler(
             settings, self.ledger, self.store, self.registry, node_id(self.ledger)
@@ -133,7 +136,8 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Let go of the object store and of the nudges' address."""
+        """Let go of the object store, of the nudges' address and of the decoders."""
+        self.decoder.close()
         self._nudged.close()
         self.store.close()
 
@@ -149,6 +153,8 @@ class Worker:
             queued, again = self._assembler.step()
             if queued or jobs.return_expired(self.ledger):
                 self._wake_jobs()
+        with _reported("withdrawing results"):
+            withdraw_superseded(self.ledger, self.store, self.settings)
         with _reported("starting deliveries"):
             self._start_couriers()
         return again
@@ -190,13 +196,15 @@ class Worker:
         package = self.registry.find(job.model)
         if package.digest != job.model_digest:
             raise ModelError(f"{job.model} is not the model the job was queued for")
-        rows = jobs.inputs_of(job)
+        (rows,) = jobs.inputs_of(job).values()
         analysis = analyse(
             [self.store.path(row.object_key) for row in rows],
             package,
             self.engine,
             provenance_of(job, self.settings, self.ledger, self.registry),
             kinds=kinds_to_build(self._wanted(json.loads(job.send_to))),
+            predecessors=predecessors_of(self.store, job),
+            decoder=self.decoder,
             deadline_seconds=self.settings.models.job_seconds or None,
             on_proving=lambda: jobs.start_validating(self.ledger, job),
         )

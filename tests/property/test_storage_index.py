@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -82,7 +83,11 @@ analyses = st.fixed_dictionaries(
         "node_id": texts,
         "route": texts,
         "model_digest": texts,
-        "input_digests": st.lists(texts.map(digest_of), min_size=1, max_size=4, unique=True),
+        "inputs": st.dictionaries(
+            st.sampled_from(["image", "prior"]),
+            st.lists(texts.map(digest_of), min_size=1, max_size=4, unique=True),
+            min_size=1,
+        ),
         "settings": st.dictionaries(texts, plain, max_size=3),
         "run_number": st.integers(0, 3),
         "mode": st.sampled_from(["live", "shadow", "offline"]),
@@ -90,15 +95,17 @@ analyses = st.fixed_dictionaries(
 )
 
 
-FIELDS = sorted(
-    ["node_id", "route", "model_digest", "input_digests", "settings", "run_number", "mode"]
-)
+FIELDS = sorted(["node_id", "route", "model_digest", "inputs", "settings", "run_number", "mode"])
 
 
-def identity(**fields: object) -> str:
+def identity(first_id: int = 1, **fields: Any) -> str:
     series = Series(series_instance_uid="2.1")
-    rest = {"series": series, "subject": "2.1", "model": "m", "send_to": [], "inputs": []}
-    return identity_of(JobRequest(**{**rest, **fields}))  # type: ignore[arg-type]
+    rest: dict[str, Any] = {"series": series, "subject": "2.1", "model": "m", "send_to": []}
+    inputs = {
+        role: [Instance(id=number, digest=digest) for number, digest in enumerate(each, first_id)]
+        for role, each in fields["inputs"].items()
+    }
+    return identity_of(JobRequest(**{**rest, **fields, "inputs": inputs}))
 
 
 @pytest.mark.feature("P24")
@@ -107,12 +114,15 @@ def identity(**fields: object) -> str:
 def test_the_same_analysis_has_the_same_identity_in_any_order(
     analysis: dict[str, object], data: st.DataObject
 ) -> None:
-    digests = data.draw(st.permutations(analysis["input_digests"]))  # type: ignore[arg-type]
+    digests = {
+        role: data.draw(st.permutations(each))
+        for role, each in reversed(analysis["inputs"].items())  # type: ignore[attr-defined]
+    }
     turned = dict(reversed(analysis["settings"].items()))  # type: ignore[attr-defined]
-    again = identity(**{**analysis, "input_digests": digests, "settings": turned})
+    again = identity(**{**analysis, "inputs": digests, "settings": turned})
     assert again == identity(**analysis)
     # Where the results go and what the inputs are called is no part of the analysis.
-    assert again == identity(**analysis, send_to=["pacs"], inputs=[5], subject="9")
+    assert again == identity(**analysis, send_to=["pacs"], first_id=5, subject="9")
 
 
 @pytest.mark.feature("P24")
@@ -128,9 +138,8 @@ def test_any_change_gives_another_identity(
 
 def key(analysis: dict[str, object]) -> str:
     settings_of = analysis["settings"]
-    inputs = analysis["input_digests"]
+    inputs = analysis["inputs"]
     assert isinstance(settings_of, dict)
-    assert isinstance(inputs, list)
-    return repr(
-        {**analysis, "settings": sorted(settings_of.items()), "input_digests": sorted(inputs)}
-    )
+    assert isinstance(inputs, dict)
+    by_role = sorted((role, sorted(each)) for role, each in inputs.items())
+    return repr({**analysis, "settings": sorted(settings_of.items()), "inputs": by_role})

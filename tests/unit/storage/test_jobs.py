@@ -41,14 +41,14 @@ def test_a_job_is_queued_once_for_the_same_analysis(ledger: Ledger) -> None:
     assert job is not None
     assert (job.state, job.series_instance_uid, job.study_instance_uid) == ("queued", "2.1", "3.1")
     assert enqueue(ledger, series) is None
-    assert [row.sop_instance_uid for row in jobs.inputs_of(job)] == ["2.1.0", "2.1.1"]
+    assert [row.sop_instance_uid for row in jobs.inputs_of(job)["image"]] == ["2.1.0", "2.1.1"]
     assert Job.select().count() == 1
 
 
 def test_inputs_come_back_however_many(ledger: Ledger) -> None:
     job = enqueue(ledger, a_series(ledger, images=1100))
     assert job is not None
-    assert len(jobs.inputs_of(job)) == 1100
+    assert len(jobs.inputs_of(job)["image"]) == 1100
 
 
 @pytest.mark.feature("P28")
@@ -284,7 +284,7 @@ def test_newer_objects_supersede_what_was_not_done(ledger: Ledger, state: str) -
     old = enqueue(ledger, series)
     assert old is not None
     Job.update(state=state).execute()
-    new = enqueue(ledger, series, input_digests=["other"])
+    new = enqueue(ledger, series, settings={"other": ["other"]})
     assert new is not None
     assert (again(old).state, new.state) == ("superseded", "queued")
     with pytest.raises(StorageError):
@@ -295,7 +295,7 @@ def test_another_route_or_subject_supersedes_nothing(ledger: Ledger) -> None:
     series = a_series(ledger)
     first = enqueue(ledger, series)
     enqueue(ledger, series, route="other")
-    enqueue(ledger, series, subject="1.1", input_digests=["one image"])
+    enqueue(ledger, series, subject="1.1", settings={"other": ["one image"]})
     assert first is not None
     assert again(first).state == "queued"
 
@@ -318,7 +318,7 @@ def test_a_bundle_of_which_nothing_went_is_withdrawn_and_others_go_whole(ledger:
         "sending": {"state": "sending", "attempt": 1},
     }.items():
         Delivery.update(**values).where(Delivery.id == one(name).id).execute()
-    enqueue(ledger, series, input_digests=["newer"])
+    enqueue(ledger, series, settings={"other": ["newer"]})
     assert again(old).state == "superseded"
     states = {
         name: [row.state for row in first(Delivery.destination == name)]

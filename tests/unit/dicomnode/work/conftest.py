@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydicom.dataset import Dataset
 from ai.registry import Registry, bundled_models_path
 from config.schema import RouteSettings, Settings
 from dicomnode.work.assembler import Assembler
-from storage import index
+from storage import index, jobs
 from storage.db import Ledger, open_ledger
 from storage.index import Arrival, Kept
 from storage.objects import ObjectStore
@@ -120,7 +119,7 @@ def job_states() -> list[str]:
 
 
 def inputs(job: Job) -> list[Instance]:
-    return list(Instance.select().where(Instance.id.in_(json.loads(job.input_instances))))
+    return [row for rows in jobs.inputs_of(job).values() for row in rows]
 
 
 @pytest.fixture(scope="session")
