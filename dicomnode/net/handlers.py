@@ -11,7 +11,8 @@ from pynetdicom import evt
 
 from config.errors import StorageError
 from dicomnode.net.contexts import supported
-from dicomnode.net.intake import Intake, Link, StoreCommand
+from dicomnode.net.intake import Intake, Link
+from dicomnode.net.messages import on_message
 from dicomnode.net.peers import (
     LOCAL_LIMIT_EXCEEDED,
     PEER_LIMIT_EXCEEDED,
@@ -56,7 +57,8 @@ def bindings(desk: Desk) -> list[tuple[Any, ...]]:
     return [
         (evt.EVT_REQUESTED, on_requested, [desk]),
         (evt.EVT_C_ECHO, on_echo),
-        (evt.EVT_C_STORE, on_store, [desk]),
+        (evt.EVT_DIMSE_RECV, on_message),
+        (evt.EVT_C_STORE, on_store),
         (evt.EVT_RELEASED, on_released),
         (evt.EVT_ABORTED, on_aborted),
     ]
@@ -134,23 +136,13 @@ def on_echo(event: evt.Event) -> int:
     return 0x0000
 
 
-def on_store(event: evt.Event, desk: Desk) -> Dataset:
-    """C-STORE on pynetdicom's path: the data set's bytes as they came, never decoded.
+def on_store(event: evt.Event) -> Dataset:
+    """C-STORE on pynetdicom's path: the object was received as it came, see `messages`.
 
     Returns:
         Status and Error Comment; see `dicomnode.net.status` for every one there is.
     """
-    request = event.request
-    command = StoreCommand(
-        sop_class_uid=str(request.AffectedSOPClassUID),
-        sop_instance_uid=str(request.AffectedSOPInstanceUID),
-        abstract_syntax_uid=str(event.context.abstract_syntax),
-        transfer_syntax_uid=str(event.context.transfer_syntax),
-    )
-    reception = desk.intake.begin(command, event.assoc.link)
-    with request.DataSet.getbuffer() as data:
-        reception.write(data)
-    return _status(reception.finish())
+    return _status(event.request.DataSet.answer)
 
 
 def _status(answer: Answer) -> Dataset:

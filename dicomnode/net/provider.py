@@ -28,5 +28,6 @@ class PeerProvider(DULServiceProvider):
             self.assoc.outcome = "aborted"
             self.socket.break_off()
         finally:
+            self.assoc.dimse.end()
             self.to_user_queue.put(None)
             self.socket.close()

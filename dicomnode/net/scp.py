@@ -29,6 +29,7 @@ from dicomnode.net.door import ARTIM_SECONDS, Door, Request
 from dicomnode.net.handlers import Desk, bindings
 from dicomnode.net.intake import Intake, Link
 from dicomnode.net.link import PeerSocket
+from dicomnode.net.messages import PeerMessages
 from dicomnode.net.peers import Peers
 from dicomnode.net.provider import PeerProvider
 from dicomnode.net.rates import Rates, Throttle
@@ -74,6 +75,7 @@ class PeerAssociation(Association):
     def __init__(self, ae: AE, server: ReceiverServer, certificate: str | None) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.dul = PeerProvider(self)
+        self.dimse = PeerMessages(self, server.desk.intake)
         # Said again, for the timers are the provider's.
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
         self._server = server
