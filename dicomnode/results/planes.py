@@ -70,7 +70,7 @@ def largest_planes(answer: Answer, volume: Volume) -> Iterator[Plane]:
 def _largest_part(mask: Mask) -> Mask:
     # Connected by edges, as the outline is.
     filled = sitk.BinaryFillhole(sitk.GetImageFromArray(mask.astype(np.uint8)))
-    parts = sitk.GetArrayViewFromImage(sitk.ConnectedComponent(filled))
+    parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(filled))
     largest: Mask = parts == int(np.bincount(parts.reshape(-1))[1:].argmax()) + 1
     return largest
 
