@@ -18,18 +18,28 @@ import pydicom.config
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import (
+    BasicTextSRStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    ParametricMapStorage,
+    SegmentationStorage,
+)
 
 from ai.types import Answer, Volume
 from config.errors import MalformedError, NotDicomError
 from dicomnode.results.document import INHERITED
+from dicomnode.results.fallback_check import check_stands_in, compare_basic
 from dicomnode.results.labelling import check_algorithm, check_identity, check_label
+from dicomnode.results.labelmap import LABEL_MAP_SEGMENTATION_STORAGE
+from dicomnode.results.maps_check import compare_fractional, compare_label_map, compare_saliency
 from dicomnode.results.proof import Check, GateFinding, ProofContext
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.readback import compare_segmentation
 from dicomnode.results.references import check_known, check_references
 from dicomnode.results.report_check import check_template, compare_report
-from dicomnode.results.structure import Inherited, check_structure, is_report, is_segmentation
+from dicomnode.results.structure import check_structure, is_report, is_segmentation
+from dicomnode.results.values import Inherited
 
 # pydicom's warnings quote values, those of patients too; the gate judges the raw bytes itself.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -59,13 +69,23 @@ def _template(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]:
 # The SOP class that each kind of result has.
 SOP_CLASSES: Final[Mapping[str, str]] = {
     "seg": SegmentationStorage,
+    "labelmap": LABEL_MAP_SEGMENTATION_STORAGE,
+    "fractional": SegmentationStorage,
+    "saliency": ParametricMapStorage,
     "sr": Comprehensive3DSRStorage,
+    "sr-comprehensive": ComprehensiveSRStorage,
+    "sr-basic": BasicTextSRStorage,
 }
 
 # What each kind of result must pass beside the checks of `_EVERY`.
 CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
     "seg": (compare_segmentation,),
+    "labelmap": (compare_label_map,),
+    "fractional": (compare_fractional,),
+    "saliency": (compare_saliency,),
     "sr": (_template, compare_report),
+    "sr-comprehensive": (_template, compare_report, check_stands_in),
+    "sr-basic": (compare_basic, check_stands_in),
 }
 
 

@@ -1,10 +1,18 @@
-"""What SR, SEG and any other object must hold, as tables (PS3.3)."""
+"""What objects must hold, as tables (PS3.3): modules, their attributes, types and conditions.
+
+``iods.json`` has the modules with their usage for each SOP class that the node writes, and for each
+module the attributes of types 1 and 2. Conditions and enumerated values stand here; content items
+and functional groups have tables beside their checks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any, Final, Literal
 
 from pydicom.dataset import Dataset
 
@@ -18,181 +26,206 @@ class Rule:
     Attributes:
         path: Keywords of the sequences it lies in, outermost first; it counts for every item.
         keyword: The attribute.
-        type: ``1`` present with a value, ``2`` present (PS3.5 7.4); a conditional type is one of
-            these with a condition.
+        type: ``1`` present with a value, ``2`` present (PS3.5 7.4), ``3`` optional; a conditional
+            type is one of these with a condition.
         clause: Where PS3.3 says so.
-        allowed: The values it may have, None for any.
+        allowed: The values it may have where it is there, None for any.
         condition: Of the item it lies in; the rule counts where it holds.
     """
 
     path: tuple[str, ...]
     keyword: str
-    type: Literal["1", "2"]
+    type: Literal["1", "2", "3"]
     clause: str
     allowed: frozenset[str] | None = None
     condition: Condition | None = None
 
 
-def _rules(
-    clause: str, type_: Literal["1", "2"], keywords: str, *path: str, when: Condition | None = None
+@dataclass(frozen=True)
+class Iod:
+    """An information object definition as the gate checks it.
+
+    Attributes:
+        name: As PS3.3 names it.
+        clause: Its table of modules.
+        rules: Of its mandatory modules; of the others what counts where they are there.
+    """
+
+    name: str
+    clause: str
+    rules: tuple[Rule, ...]
+
+
+def _has(*keywords: str) -> Condition:
+    return lambda item: any(keyword in item for keyword in keywords)
+
+
+def _lacks(*keywords: str) -> Condition:
+    return lambda item: not any(keyword in item for keyword in keywords)
+
+
+def _equals(keyword: str, *values: str) -> Condition:
+    return lambda item: str(item.get(keyword)) in values
+
+
+def _differs(keyword: str, *values: str) -> Condition:
+    return lambda item: str(item.get(keyword)) not in values
+
+
+def _over(keyword: str, least: int) -> Condition:
+    return lambda item: int(item.get(keyword) or 0) > least
+
+
+def _rows(
+    type_: Literal["1", "2", "3"],
+    paths: str,
+    when: Condition | None = None,
+    allowed: str | None = None,
 ) -> tuple[Rule, ...]:
-    return tuple(Rule(path, keyword, type_, clause, None, when) for keyword in keywords.split())
+    values = None if allowed is None else frozenset(allowed.split("|"))
+    split = (each.split("/") for each in paths.split())
+    return tuple(Rule(tuple(path), name, type_, "", values, when) for *path, name in split)
 
 
-def _enumerated(clause: str, keyword: str, values: str, *path: str) -> Rule:
-    return Rule(path, keyword, "1", clause, frozenset(values.split("|")))
-
-
-def _in_space(item: Dataset) -> bool:
-    return "FrameOfReferenceUID" in item
-
-
-SOP_COMMON: Final = _rules("PS3.3 C.12.1", "1", "SOPClassUID SOPInstanceUID")
-
-# Every composite object of a patient.
-PATIENT_STUDY_SERIES: Final = (
-    *_rules("PS3.3 C.7.1.1", "2", "PatientName PatientID PatientBirthDate PatientSex"),
-    *_rules("PS3.3 C.7.2.1", "1", "StudyInstanceUID"),
-    *_rules(
-        "PS3.3 C.7.2.1",
-        "2",
-        "StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber",
-    ),
-    *_rules("PS3.3 C.7.3.1", "1", "Modality SeriesInstanceUID"),
+_LOSSY: Final = _rows(
+    "1",
+    "LossyImageCompressionRatio LossyImageCompressionMethod",
+    _equals("LossyImageCompression", "01"),
 )
+_SEGMENT: Final = "SegmentSequence"
+_AREA: Final = "DisplayedAreaSelectionSequence"
+_GRAPHIC: Final = "GraphicAnnotationSequence"
+_TEXT: Final = f"{_GRAPHIC}/TextObjectSequence"
+_LINE: Final = f"{_GRAPHIC}/GraphicObjectSequence"
+_VOI: Final = "SoftcopyVOILUTSequence"
 
-_EVIDENCE: Final = "CurrentRequestedProcedureEvidenceSequence"
-
-SR: Final = (
-    _enumerated("PS3.3 C.17.1", "Modality", "SR"),
-    *_rules("PS3.3 C.17.1", "1", "SeriesNumber"),
-    *_rules("PS3.3 C.17.1", "2", "ReferencedPerformedProcedureStepSequence"),
-    *_rules("PS3.3 C.17.2", "1", "InstanceNumber ContentDate ContentTime"),
-    *_rules("PS3.3 C.17.2", "2", "PerformedProcedureCodeSequence"),
-    _enumerated("PS3.3 C.17.2", "CompletionFlag", "PARTIAL|COMPLETE"),
-    _enumerated("PS3.3 C.17.2", "VerificationFlag", "UNVERIFIED|VERIFIED"),
-    *_rules(
-        "PS3.3 C.17.2",
-        "1",
-        "VerifyingObserverSequence",
-        when=lambda item: item.get("VerificationFlag") == "VERIFIED",
+# Module → conditional types and enumerated values, where the object itself shows the condition.
+_MORE: Final[Mapping[str, tuple[Rule, ...]]] = {
+    "general-image": (
+        *_rows("2", "PatientOrientation", _lacks("FrameOfReferenceUID", "ImageOrientationPatient")),
+        *_rows("3", "LossyImageCompression", allowed="00|01"),
+        *_rows("1", "LossyImageCompressionRatio", _equals("LossyImageCompression", "01")),
+        *_rows("3", "BurnedInAnnotation", allowed="YES|NO"),
     ),
-    *_rules("PS3.3 C.17.2.3", "1", "StudyInstanceUID ReferencedSeriesSequence", _EVIDENCE),
-    *_rules(
-        "PS3.3 C.17.2.3",
-        "1",
-        "SeriesInstanceUID ReferencedSOPSequence",
-        _EVIDENCE,
-        "ReferencedSeriesSequence",
+    "image-pixel": (
+        *_rows("1", "PixelData", _lacks("PixelDataProviderURL", "FloatPixelData")),
+        *_rows("1", "PlanarConfiguration", _over("SamplesPerPixel", 1), allowed="0|1"),
+        *_rows(
+            "1",
+            "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor "
+            "BluePaletteColorLookupTableDescriptor",
+            _equals("PhotometricInterpretation", "PALETTE COLOR"),
+        ),
     ),
-    *_rules(
-        "PS3.3 C.17.2.3",
-        "1",
-        "ReferencedSOPClassUID ReferencedSOPInstanceUID",
-        _EVIDENCE,
-        "ReferencedSeriesSequence",
-        "ReferencedSOPSequence",
+    "segmentation-series": _rows("1", "Modality", allowed="SEG"),
+    "segmentation-image": (
+        *_LOSSY,
+        *_rows("2", "ContentCreatorName"),
+        *_rows("1", "SegmentationType", allowed="BINARY|FRACTIONAL|LABELMAP"),
+        *_rows("1", "SamplesPerPixel", allowed="1"),
+        *_rows("1", "PixelRepresentation", allowed="0"),
+        *_rows("1", "BitsAllocated", _equals("SegmentationType", "BINARY"), allowed="1"),
+        *_rows("1", "BitsAllocated", _equals("SegmentationType", "FRACTIONAL"), allowed="8"),
+        *_rows("1", "BitsAllocated", _equals("SegmentationType", "LABELMAP"), allowed="8|16"),
+        *_rows(
+            "1",
+            "SegmentationFractionalType",
+            _equals("SegmentationType", "FRACTIONAL"),
+            allowed="PROBABILITY|OCCUPANCY",
+        ),
+        *_rows("1", "MaximumFractionalValue", _equals("SegmentationType", "FRACTIONAL")),
+        *_rows("3", "SegmentsOverlap", allowed="YES|NO|UNDEFINED"),
+        *_rows("1", f"{_SEGMENT}/SegmentAlgorithmType", allowed="AUTOMATIC|SEMIAUTOMATIC|MANUAL"),
+        *_rows(
+            "1",
+            f"{_SEGMENT}/SegmentAlgorithmName",
+            _differs("SegmentAlgorithmType", "MANUAL"),
+        ),
+        *_rows("1", f"{_SEGMENT}/TrackingUID", _has("TrackingID")),
+        *_rows("1", f"{_SEGMENT}/TrackingID", _has("TrackingUID")),
     ),
-    _enumerated("PS3.3 C.17.3", "ValueType", "CONTAINER"),
-    *_rules("PS3.3 C.17.3", "1", "ConceptNameCodeSequence ContentSequence"),
-)
-
-# PS3.3 C.17.3.2 to C.18.9: what a content item of each value type must hold.
-CONTENT_ITEM: Final = {
-    "CONTAINER": (("ContinuityOfContent", "1"),),
-    "TEXT": (("TextValue", "1"), ("ConceptNameCodeSequence", "1")),
-    "CODE": (("ConceptCodeSequence", "1"), ("ConceptNameCodeSequence", "1")),
-    "NUM": (("MeasuredValueSequence", "2"), ("ConceptNameCodeSequence", "1")),
-    "DATETIME": (("DateTime", "1"), ("ConceptNameCodeSequence", "1")),
-    "DATE": (("Date", "1"), ("ConceptNameCodeSequence", "1")),
-    "TIME": (("Time", "1"), ("ConceptNameCodeSequence", "1")),
-    "UIDREF": (("UID", "1"), ("ConceptNameCodeSequence", "1")),
-    "PNAME": (("PersonName", "1"), ("ConceptNameCodeSequence", "1")),
-    "IMAGE": (("ReferencedSOPSequence", "1"),),
-    "COMPOSITE": (("ReferencedSOPSequence", "1"),),
-    "WAVEFORM": (("ReferencedSOPSequence", "1"),),
-    "SCOORD": (("GraphicType", "1"), ("GraphicData", "1")),
-    "SCOORD3D": (
-        ("GraphicType", "1"),
-        ("GraphicData", "1"),
-        ("ReferencedFrameOfReferenceUID", "1"),
+    "common-instance-reference": (
+        *_rows(
+            "1",
+            "ReferencedSeriesSequence/ReferencedInstanceSequence "
+            "ReferencedSeriesSequence/SeriesInstanceUID",
+        ),
+        *_rows("1", "ReferencedSeriesSequence", _has("DerivationImageSequence")),
     ),
-    "TCOORD": (("TemporalRangeType", "1"),),
+    "multi-frame-dimension": (
+        *_rows("1", "DimensionIndexSequence", _differs("DimensionOrganizationType", "TILED_FULL")),
+        *_rows("1", "DimensionIndexSequence/DimensionIndexPointer"),
+        *_rows("1", "DimensionIndexSequence/DimensionOrganizationUID"),
+    ),
+    "parametric-map-image": (
+        *_LOSSY,
+        *_rows("1", "SamplesPerPixel", allowed="1"),
+        *_rows("1", "PhotometricInterpretation", allowed="MONOCHROME2"),
+        *_rows("1", "PresentationLUTShape", allowed="IDENTITY"),
+        *_rows("1", "ContentQualification", allowed="PRODUCT|RESEARCH|SERVICE"),
+        *_rows("1", "BurnedInAnnotation", allowed="NO"),
+        *_rows("1", "RecognizableVisualFeatures", allowed="YES|NO"),
+        *_rows("2", "ContentCreatorName"),
+    ),
+    "floating-point-image-pixel": (
+        *_rows("3", "FloatPixelData"),
+        *_rows("1", "BitsAllocated", _has("FloatPixelData"), allowed="32"),
+    ),
+    "sr-document-series": _rows("1", "Modality", allowed="SR"),
+    "sr-document-general": (
+        *_rows("1", "CompletionFlag", allowed="PARTIAL|COMPLETE"),
+        *_rows("1", "VerificationFlag", allowed="UNVERIFIED|VERIFIED"),
+        *_rows("3", "PreliminaryFlag", allowed="PRELIMINARY|FINAL"),
+        *_rows("1", "VerifyingObserverSequence", _equals("VerificationFlag", "VERIFIED")),
+    ),
+    "key-object-document-series": _rows("1", "Modality", allowed="KO"),
+    "encapsulated-document": (
+        *_rows("1", "MIMETypeOfEncapsulatedDocument", allowed="application/pdf"),
+        *_rows("1", "BurnedInAnnotation", allowed="YES|NO"),
+    ),
+    "presentation-series": _rows("1", "Modality", allowed="PR"),
+    "presentation-state-identification": _rows("2", "ContentCreatorName"),
+    "displayed-area": (
+        *_rows("1", f"{_AREA}/PresentationSizeMode", allowed="SCALE TO FIT|TRUE SIZE|MAGNIFY"),
+        *_rows(
+            "1",
+            f"{_AREA}/PresentationPixelSpacing",
+            _equals("PresentationSizeMode", "TRUE SIZE"),
+        ),
+        *_rows("1", f"{_AREA}/PresentationPixelAspectRatio", _lacks("PresentationPixelSpacing")),
+        *_rows(
+            "1",
+            f"{_AREA}/PresentationPixelMagnificationRatio",
+            _equals("PresentationSizeMode", "MAGNIFY"),
+        ),
+    ),
+    "graphic-annotation": (
+        *_rows("1", "GraphicLayerSequence", _has(_GRAPHIC)),
+        *_rows("1", f"{_TEXT}/BoundingBoxAnnotationUnits", _has("BoundingBoxTopLeftHandCorner")),
+        *_rows("1", f"{_TEXT}/AnchorPoint", _lacks("BoundingBoxTopLeftHandCorner")),
+        *_rows("1", f"{_TEXT}/AnchorPointAnnotationUnits", _has("AnchorPoint")),
+        *_rows("1", f"{_TEXT}/AnchorPointVisibility", _has("AnchorPoint")),
+        *_rows("1", f"{_LINE}/GraphicFilled", _equals("GraphicType", "CIRCLE", "ELLIPSE")),
+        *_rows(
+            "1",
+            f"{_LINE}/GraphicType",
+            allowed="POINT|POLYLINE|INTERPOLATED|CIRCLE|ELLIPSE",
+        ),
+    ),
+    "softcopy-voi-lut": (
+        *_rows("1", f"{_VOI}/WindowCenter", _lacks("VOILUTSequence")),
+        *_rows("1", f"{_VOI}/WindowWidth", _has("WindowCenter")),
+    ),
+    "softcopy-presentation-lut": (
+        *_rows("1", "PresentationLUTShape", _lacks("PresentationLUTSequence")),
+        *_rows("3", "PresentationLUTShape", allowed="IDENTITY|INVERSE"),
+    ),
+    "sc-multi-frame-image": (
+        *_rows("1", "FrameIncrementPointer", _over("NumberOfFrames", 1)),
+        *_rows("1", "BurnedInAnnotation", allowed="YES|NO"),
+    ),
+    "sc-equipment": _rows("1", "ConversionType", allowed="DV|DI|DF|WSD|SD|SI|DRW|SYN"),
 }
-
-_FRAMES: Final = "PerFrameFunctionalGroupsSequence"
-
-SEG: Final = (
-    _enumerated("PS3.3 C.8.20.1", "Modality", "SEG"),
-    *_rules("PS3.3 C.8.20.1", "1", "SeriesNumber"),
-    *_rules(
-        "PS3.3 C.7.5.2",
-        "1",
-        "Manufacturer ManufacturerModelName DeviceSerialNumber SoftwareVersions",
-    ),
-    *_rules("PS3.3 C.7.4.1", "2", "PositionReferenceIndicator", when=_in_space),
-    *_rules(
-        "PS3.3 C.8.20.2",
-        "1",
-        "ImageType InstanceNumber ContentLabel Rows Columns BitsAllocated BitsStored",
-    ),
-    *_rules("PS3.3 C.8.20.2", "1", "SegmentSequence"),
-    *_rules("PS3.3 C.8.20.2", "2", "ContentDescription ContentCreatorName"),
-    _enumerated("PS3.3 C.8.20.2", "SegmentationType", "BINARY|FRACTIONAL|LABELMAP"),
-    _enumerated("PS3.3 C.8.20.2", "LossyImageCompression", "00|01"),
-    _enumerated("PS3.3 C.8.20.2", "SamplesPerPixel", "1"),
-    _enumerated("PS3.3 C.8.20.2", "PixelRepresentation", "0"),
-    *_rules("PS3.3 C.8.20.4", "1", "SegmentNumber SegmentLabel", "SegmentSequence"),
-    _enumerated(
-        "PS3.3 C.8.20.4",
-        "SegmentAlgorithmType",
-        "AUTOMATIC|SEMIAUTOMATIC|MANUAL",
-        "SegmentSequence",
-    ),
-    *_rules(
-        "PS3.3 C.8.20.4",
-        "1",
-        "SegmentAlgorithmName",
-        "SegmentSequence",
-        when=lambda item: item.get("SegmentAlgorithmType") != "MANUAL",
-    ),
-    *_rules(
-        "PS3.3 C.8.20.4",
-        "1",
-        "SegmentedPropertyCategoryCodeSequence SegmentedPropertyTypeCodeSequence",
-        "SegmentSequence",
-    ),
-    *_rules(
-        "PS3.3 C.8.20.4",
-        "1",
-        "TrackingUID",
-        "SegmentSequence",
-        when=lambda item: "TrackingID" in item,
-    ),
-    *_rules(
-        "PS3.3 C.8.20.4",
-        "1",
-        "TrackingID",
-        "SegmentSequence",
-        when=lambda item: "TrackingUID" in item,
-    ),
-    *_rules(
-        "PS3.3 C.7.6.16",
-        "1",
-        f"NumberOfFrames ContentDate ContentTime SharedFunctionalGroupsSequence {_FRAMES}",
-    ),
-    *_rules("PS3.3 C.7.6.17", "1", "DimensionOrganizationSequence DimensionIndexSequence"),
-    *_rules("PS3.3 C.7.6.17", "1", "DimensionIndexPointer", "DimensionIndexSequence"),
-    *_rules("PS3.3 C.7.6.16.2.2", "1", "FrameContentSequence", _FRAMES),
-    *_rules("PS3.3 C.12.2", "1", "ReferencedSeriesSequence"),
-    *_rules(
-        "PS3.3 C.12.2",
-        "1",
-        "SeriesInstanceUID ReferencedInstanceSequence",
-        "ReferencedSeriesSequence",
-    ),
-    *_rules("PS3.3 C.7.6.3", "1", "PixelData"),
-)
 
 # PS3.3 A.36 and others: composite objects that belong to no patient.
 WITHOUT_PATIENT: Final = (
@@ -204,3 +237,43 @@ WITHOUT_PATIENT: Final = (
     "1.2.840.10008.5.1.4.1.1.200.1",
     "1.2.840.10008.5.1.4.1.1.200.3",
 )
+
+# Used where nothing more is known of a SOP class.
+_GENERAL: Final = ("patient", "general-study", "general-series", "sop-common")
+_WITHOUT_PATIENT: Final = ("sop-common",)
+
+
+@cache
+def iod_of(sop_class_uid: str) -> Iod | None:
+    """The definition of a SOP class, None where the gate has no tables for it."""
+    entry = _tables()["sop classes"].get(sop_class_uid)
+    if entry is None:
+        return None
+    rules = tuple(_rules(entry["modules"].items()))
+    return Iod(entry["name"], entry["clause"], rules)
+
+
+@cache
+def general_rules(sop_class_uid: str) -> tuple[Rule, ...]:
+    """What every composite object must hold; those that belong to no patient hold less."""
+    modules = _WITHOUT_PATIENT if sop_class_uid.startswith(WITHOUT_PATIENT) else _GENERAL
+    return tuple(_rules((each, "M") for each in modules))
+
+
+def _rules(modules: Iterable[tuple[str, str]]) -> Iterator[Rule]:
+    for name, usage in modules:
+        module = _tables()["modules"][name]
+        clause = module["clause"]
+        for type_ in ("1", "2"):
+            for row in _rows(type_, " ".join(module.get(type_, ()))):
+                # Of a module that need not be there only what lies in its sequences counts.
+                if row.path or usage == "M":
+                    yield replace(row, clause=clause)
+        for row in _MORE.get(name, ()):
+            yield replace(row, clause=clause)
+
+
+@cache
+def _tables() -> Any:
+    source = resources.files(__package__) / "iods.json"
+    return json.loads(source.read_text(encoding="utf-8"))
