@@ -133,6 +133,7 @@ def infer(
 
     from dicomnode.results.provenance import Provenance  # noqa: PLC0415
     from dicomnode.results.uids import result_uid  # noqa: PLC0415
+    from dicomnode.series.decode_pool import DecodePool  # noqa: PLC0415
     from dicomnode.work.models import make_engine, make_registry  # noqa: PLC0415
     from dicomnode.work.pipeline import (  # noqa: PLC0415
         analyse,
@@ -158,13 +159,15 @@ def infer(
         software_version=software_version(),
         model=model_facts(package),
     )
-    analysis = analyse(
-        files,
-        package,
-        make_engine(settings, registry),
-        provenance,
-        deadline_seconds=settings.models.job_seconds or None,
-    )
+    with DecodePool(settings.models.worker_threads) as decoder:
+        analysis = analyse(
+            files,
+            package,
+            make_engine(settings, registry),
+            provenance,
+            decoder=decoder,
+            deadline_seconds=settings.models.job_seconds or None,
+        )
     output.mkdir(parents=True, exist_ok=True)
     for result in analysis.results:
         path = output / f"{result.kind}.dcm"

@@ -27,10 +27,13 @@ class FrameRequest:
     Attributes:
         path: The file.
         frame: Which frame, from 0.
+        colour: Give every sample of a colour image, ``(rows, columns, samples)``, instead of its
+            luminance.
     """
 
     path: Path
     frame: int
+    colour: bool = False
 
 
 class PixelError(Exception):
@@ -58,7 +61,8 @@ class FrameReader:
                 self._path = request.path
             if _is_twelve_bit_jpeg(self._dataset):
                 return _by_gdcm(request, self._dataset)
-            return _grey(pixel_array(self._dataset, index=request.frame), self._dataset)
+            stored = pixel_array(self._dataset, index=request.frame)
+            return stored if request.colour else _grey(stored, self._dataset)
         except Exception as error:  # decoders of hostile bytes raise what they like
             raise PixelError("cannot be decoded") from error
 

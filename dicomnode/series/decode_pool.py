@@ -76,6 +76,12 @@ class DecodePool:
             for future in under_way:
                 future.cancel()
 
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """End the helpers; frames under way are waited for."""
         self._threads.shutdown(cancel_futures=True)
@@ -101,7 +107,8 @@ class _Helper:
     def decode(self, request: FrameRequest) -> NDArray[Any]:
         try:
             pipe = self._pipe or self._start()
-            pipe.send_bytes(json.dumps([str(request.path), request.frame]).encode())
+            asked = [str(request.path), request.frame, request.colour]
+            pipe.send_bytes(json.dumps(asked).encode())
             answer = json.loads(pipe.recv_bytes(1 << 16))
             if isinstance(answer, str):
                 raise PixelError(answer)
@@ -140,13 +147,12 @@ def _empty(answer: object) -> NDArray[Any]:
     Raises:
         ValueError: It announces no image.
     """
-    if not isinstance(answer, list) or len(answer) != 3:
+    if not isinstance(answer, list) or len(answer) not in (3, 4):
         raise ValueError("no announcement of an image")
-    dtype = np.dtype(str(answer[0]))
-    rows, columns = answer[1:]
-    if dtype.kind not in _KINDS or not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
+    dtype, shape = np.dtype(str(answer[0])), tuple(answer[1:])
+    if dtype.kind not in _KINDS or not all(0 < length < 1 << 16 for length in shape):
         raise ValueError("no announcement of an image")
-    return np.empty((rows, columns), dtype)
+    return np.empty(shape, dtype)
 
 
 def _serve(pipe: Connection, frame_seconds: int, memory_bytes: int) -> None:
@@ -157,13 +163,13 @@ def _serve(pipe: Connection, frame_seconds: int, memory_bytes: int) -> None:
     reader = FrameReader()
     while True:
         try:
-            path, frame = json.loads(pipe.recv_bytes())
+            path, *wanted = json.loads(pipe.recv_bytes())
         except EOFError:
             return
         # The default action of SIGALRM ends the process, whatever a codec holds or loops in.
         signal.alarm(frame_seconds)
         try:
-            plane = np.ascontiguousarray(reader.read(FrameRequest(Path(path), frame)))
+            plane = np.ascontiguousarray(reader.read(FrameRequest(Path(path), *wanted)))
         except PixelError as error:
             pipe.send_bytes(json.dumps(str(error)).encode())
         else:

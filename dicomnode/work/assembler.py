@@ -17,6 +17,7 @@ from config.errors import InputError, MedAIError, StorageError, UnreadableError
 from config.schema import RouteSettings, Settings
 from dicomnode.results.provenance import made_here
 from dicomnode.series.assembly import Complete, Evidence, Verdict, completeness
+from dicomnode.series.decode import Decoder, decode_here
 from dicomnode.series.explain import UnitExplanation, explain_unit, units_of
 from dicomnode.series.headers import read_header, text
 from dicomnode.series.kinds import stands_alone
@@ -54,6 +55,7 @@ class Assembler:
         store: Where the objects lie.
         registry: The models that routes may name.
         node_id: Part of every job's identity.
+        decoder: For pixels that two versions of an object differ in.
     """
 
     def __init__(
@@ -63,7 +65,10 @@ class Assembler:
         store: ObjectStore,
         registry: Registry,
         node_id: str,
+        *,
+        decoder: Decoder = decode_here,
     ) -> None:
+        self._decoder = decoder
         self._settings = settings
         self._ledger = ledger
         self._store = store
@@ -140,7 +145,8 @@ class Assembler:
         earlier = index.indexed_version(row.sop_instance_uid)
         if earlier is None:
             return True
-        difference = compare(self._store.path(earlier.object_key), self._store.path(row.object_key))
+        versions = self._store.path(earlier.object_key), self._store.path(row.object_key)
+        difference = compare(*versions, self._decoder)
         if difference in _CONTRADICTS:
             self._quarantine(row, _CONTRADICTS[difference])
             return False

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread
-from pydicom.pixels.utils import pixel_array
 
 from config.errors import MalformedError, UnreadableError
+from dicomnode.frames import number_of_frames
+from dicomnode.series.decode import Decoder, FrameRequest, decode_here
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -39,8 +40,13 @@ class Difference(Enum):
     PLACE = "place"  # another SOP class, study or series
 
 
-def compare(first: Path, second: Path) -> Difference:
+def compare(first: Path, second: Path, decoder: Decoder = decode_here) -> Difference:
     """How two stored versions of one SOP instance differ.
+
+    Args:
+        first: The file of the version that is kept.
+        second: The file of the other.
+        decoder: For pixels that have to be compared decoded.
 
     Raises:
         UnreadableError: The system refused to read one of them.
@@ -50,7 +56,10 @@ def compare(first: Path, second: Path) -> Difference:
         before, after = dcmread(first), dcmread(second)
         if any(before.get(keyword) != after.get(keyword) for keyword in _SAME_OBJECT):
             return Difference.PLACE
-        if not _same_pixels(before, after):
+        same_pixels = _same_pixels(before, after)
+        if same_pixels is None:
+            same_pixels = _same_decoded(first, second, number_of_frames(before), decoder)
+        if not same_pixels:
             return Difference.PIXELS
         same = _content(before) == _content(after) and _has_pixels(before) == _has_pixels(after)
     except OSError as error:
@@ -62,7 +71,8 @@ def compare(first: Path, second: Path) -> Difference:
     return Difference.NONE if same else Difference.ATTRIBUTES
 
 
-def _same_pixels(before: Dataset, after: Dataset) -> bool:
+def _same_pixels(before: Dataset, after: Dataset) -> bool | None:
+    """Whether the pixels are the same; None where only decoding them can tell."""
     if not _has_pixels(before):
         return True  # what came without pixels is not contradicted by what has them
     keywords = [keyword for keyword in _PIXELS if keyword in before or keyword in after]
@@ -70,11 +80,23 @@ def _same_pixels(before: Dataset, after: Dataset) -> bool:
         return False
     if any(before.get(keyword) != after.get(keyword) for keyword in _SHAPE):
         return False
+    if number_of_frames(before) != number_of_frames(after):
+        return False
     if before.file_meta.TransferSyntaxUID == after.file_meta.TransferSyntaxUID and all(
         before[keyword].value == after[keyword].value for keyword in keywords
     ):
         return True
-    return bool(np.array_equal(pixel_array(before), pixel_array(after)))
+    return None
+
+
+def _same_decoded(first: Path, second: Path, frames: int, decoder: Decoder) -> bool:
+    requests = [
+        FrameRequest(path, frame, colour=True)
+        for frame in range(frames)
+        for path in (first, second)
+    ]
+    planes = decoder(requests)
+    return all(np.array_equal(plane, next(planes)) for plane in planes)
 
 
 def _has_pixels(dataset: Dataset) -> bool:

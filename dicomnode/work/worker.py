@@ -105,7 +105,12 @@ class Worker:
         self.decoder = DecodePool(settings.models.worker_threads)
         self.owner = process_name()
         self._assembler = Assembler(
-            settings, self.ledger, self.store, self.registry, node_id(self.ledger)
+            settings,
+            self.ledger,
+            self.store,
+            self.registry,
+            node_id(self.ledger),
+            decoder=self.decoder,
         )
         self._clock = ClockWatch()
         self._nudged = Nudged(data_dir, "worker")

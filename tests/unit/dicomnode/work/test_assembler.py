@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
@@ -301,14 +300,14 @@ def test_what_the_disk_refuses_for_a_while_is_not_given_up(
     node.receive([factories.cr_image(seed=1)])
     node.receive([factories.cr_image(seed=2)])
     refused = node.store.path(Instance.get().object_key)
-    opened = pydicom.dcmread
+    opened = Path.open
 
-    def too_many_files(path: Path, **options: Any) -> Any:
+    def too_many_files(path: Path, *how: Any, **options: Any) -> Any:
         if path == refused:
             raise OSError(errno.EMFILE, "Too many open files")
-        return opened(path, **options)
+        return opened(path, *how, **options)
 
-    monkeypatch.setattr(pydicom, "dcmread", too_many_files)
+    monkeypatch.setattr(Path, "open", too_many_files)
     assert node.step() == 1  # the other one
     assert sorted(row.state for row in Instance.select()) == ["indexed", "stored"]
     monkeypatch.undo()
