@@ -30,8 +30,10 @@ def check_identity(dataset: Dataset, context: ProofContext) -> Iterator[GateFind
         if _comparable(dataset, keyword) != _comparable(source, keyword):
             clause = "PS3.3 C.7.1.1 and C.7.2.1"
             yield GateFinding("identity", clause, f"{keyword} is not the source's")
+    # A heat map must have one, also where its source has none (PS3.3 A.75.3).
+    own = context.provenance.uid(f"{context.kind}/frame of reference")
     if "FrameOfReferenceUID" in dataset and (
-        dataset.FrameOfReferenceUID != source.get("FrameOfReferenceUID")
+        dataset.FrameOfReferenceUID != (source.get("FrameOfReferenceUID") or own)
     ):
         text = "FrameOfReferenceUID is not the source's"
         yield GateFinding("identity", "PS3.3 C.7.4.1", text)

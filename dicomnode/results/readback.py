@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 
 from ai.types import Volume
 from config.errors import MalformedError
+from dicomnode.frames import frame_number
 from dicomnode.results.content import items_of
 from dicomnode.results.proof import GateFinding, ProofContext
 
@@ -69,6 +70,23 @@ class Frame:
     slice_index: int
     plane: Array
     mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PlacedFrame:
+    """Where one frame of a result lies.
+
+    Attributes:
+        segment: Number of the segment it belongs to, or None where it says none.
+        slice_index: The source slice it lies on, from 0.
+        plane: As in `Frame`, where the file puts it.
+        expected: The same, where the source slice lies.
+    """
+
+    segment: int | None
+    slice_index: int
+    plane: Array
+    expected: Array
 
 
 def compare_segmentation(written: Dataset, context: ProofContext) -> Iterator[GateFinding]:
@@ -160,32 +178,54 @@ def frames_of(written: Dataset, volume: Volume, sources: Sequence[Dataset]) -> I
     Raises:
         MalformedError: It does not say where a frame lies, or not where its source lies.
     """
-    shape, space = volume.voxels.shape, _space(volume)
-    rows, columns = shape[1:]
-    if (written.get("Rows"), written.get("Columns")) != (rows, columns):
-        raise MalformedError("the segmentation has another matrix size than its source")
-    shared = next(iter(items_of(written, "SharedFunctionalGroupsSequence")), Dataset())
-    slices = {str(source.SOPInstanceUID): index for index, source in enumerate(sources)}
+    rows, columns = volume.voxels.shape[1:]
     packed = np.frombuffer(written.get("PixelData") or b"", np.uint8)
     size = rows * columns
-    for number, groups in enumerate(items_of(written, "PerFrameFunctionalGroupsSequence")):
-        segment = _value(groups, shared, "SegmentIdentification", "ReferencedSegmentNumber")
-        index = slices.get(_source_uid(groups, shared))
-        if index is None or segment is None:
-            raise MalformedError(f"frame {number + 1} names no source image or no segment")
+    for number, placed in enumerate(placed_frames(written, volume, sources)):
+        if placed.segment is None:
+            raise MalformedError(f"frame {number + 1} names no segment")
         first, last = number * size, (number + 1) * size
         bits = np.unpackbits(packed[first // 8 : (last + 7) // 8], bitorder="little")
         if bits.size < size:
             raise MalformedError(f"frame {number + 1} has no pixels")
         mask = bits[first % 8 : first % 8 + size].astype(bool).reshape(rows, columns)
-        if "FrameOfReferenceUID" in written:
-            plane = _plane(groups, shared, number)
-            index = int(np.rint(np.linalg.solve(space, [*plane[:, 2], 1])[0]))
-            if not 0 <= index < shape[0] or index != slices[_source_uid(groups, shared)]:
-                raise MalformedError(f"frame {number + 1} does not lie on the image it names")
+        yield Frame(placed.segment, placed.slice_index, placed.plane, mask)
+
+
+def placed_frames(
+    written: Dataset, volume: Volume, sources: Sequence[Dataset]
+) -> Iterator[PlacedFrame]:
+    """Where the frames of a multi-frame result lie, in the order of the file.
+
+    Args:
+        written: Read back from its file.
+        volume: The source, ``(slices, rows, columns)``.
+        sources: One a slice, in the same order.
+
+    Raises:
+        MalformedError: It does not say where a frame lies, or not where its source lies.
+    """
+    shape, space = volume.voxels.shape, _space(volume)
+    if (written.get("Rows"), written.get("Columns")) != shape[1:]:
+        raise MalformedError("the result has another matrix size than its source")
+    shared = next(iter(items_of(written, "SharedFunctionalGroupsSequence")), Dataset())
+    slices = {
+        (str(source.SOPInstanceUID), frame_number(source)): index
+        for index, source in enumerate(sources)
+    }
+    for number, groups in enumerate(items_of(written, "PerFrameFunctionalGroupsSequence")):
+        segment = _value(groups, shared, "SegmentIdentification", "ReferencedSegmentNumber")
+        index = slices.get(_source_of(groups, shared))
+        if index is None:
+            raise MalformedError(f"frame {number + 1} names no source image")
+        expected = np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
+        if volume.affine is None:
+            plane = expected
         else:
-            plane = np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
-        yield Frame(int(segment), index, plane, mask)
+            plane = _plane(groups, shared, number)
+            if int(np.rint(np.linalg.solve(space, [*plane[:, 2], 1])[0])) != index:
+                raise MalformedError(f"frame {number + 1} does not lie on the image it names")
+        yield PlacedFrame(None if segment is None else int(segment), index, plane, expected)
 
 
 def _value(groups: Dataset, shared: Dataset, macro: str, keyword: str) -> Any:
@@ -195,12 +235,14 @@ def _value(groups: Dataset, shared: Dataset, macro: str, keyword: str) -> Any:
     return None
 
 
-def _source_uid(groups: Dataset, shared: Dataset) -> str:
+def _source_of(groups: Dataset, shared: Dataset) -> tuple[str, int | None]:
     for group in (groups, shared):
         for derivation in items_of(group, "DerivationImageSequence"):
             for image in items_of(derivation, "SourceImageSequence"):
-                return str(image.get("ReferencedSOPInstanceUID"))
-    return ""
+                frame = image.get("ReferencedFrameNumber")
+                number = int(frame) if isinstance(frame, int | str) else None
+                return str(image.get("ReferencedSOPInstanceUID")), number
+    return "", None
 
 
 def _plane(groups: Dataset, shared: Dataset, number: int) -> Array:
