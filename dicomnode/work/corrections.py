@@ -15,7 +15,8 @@ from config.errors import GateError, InputError, MalformedError
 from config.schema import Settings
 from dicomnode.results.bundle import Predecessor
 from dicomnode.results.provenance import made_here
-from dicomnode.results.structure import Inherited, check_structure
+from dicomnode.results.structure import check_structure
+from dicomnode.results.values import Inherited
 from dicomnode.results.withdrawal import REJECTIONS, build_withdrawal, rejected_by
 from dicomnode.results.write import to_bytes
 from dicomnode.series.headers import read_header
