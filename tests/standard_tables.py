@@ -107,6 +107,8 @@ CLAUSES = {
 # value type: the flat tables of the source cannot say either.
 _ELSEWHERE = ("multi-frame-functional-groups", "sr-document-content")
 _DEEPEST = 4
+# C.8.6.3 asks for it where there are several frames, so that of one frame it may be left out.
+_CONDITIONAL = ("FrameIncrementPointer",)
 
 
 def build() -> dict[str, Any]:
@@ -142,6 +144,7 @@ def _paths(rows: list[dict[str, Any]], type_: str) -> Iterator[str]:
     for row in rows:
         path = row["path"]
         hidden = any(each.endswith(("CodeSequence", "ContentSequence")) for each in path)
+        hidden = hidden or row["keyword"] in _CONDITIONAL
         if row["type"] == type_ and not hidden and len(path) < _DEEPEST:
             yield "/".join((*path, row["keyword"]))
 

@@ -153,7 +153,7 @@ _MORE: Final[Mapping[str, tuple[Rule, ...]]] = {
         *_rows("1", "ReferencedSeriesSequence", _has("DerivationImageSequence")),
     ),
     "multi-frame-dimension": (
-        *_rows("1", "DimensionIndexSequence", _differs("DimensionOrganizationType", "TILED_FULL")),
+        *_rows("1", "DimensionIndexSequence", _has("DimensionOrganizationSequence")),
         *_rows("1", "DimensionIndexSequence/DimensionIndexPointer"),
         *_rows("1", "DimensionIndexSequence/DimensionOrganizationUID"),
     ),
@@ -270,7 +270,8 @@ def _rules(modules: Iterable[tuple[str, str]]) -> Iterator[Rule]:
                 if row.path or usage == "M":
                     yield replace(row, clause=clause)
         for row in _MORE.get(name, ()):
-            yield replace(row, clause=clause)
+            if row.path or usage == "M" or row.condition is not None:
+                yield replace(row, clause=clause)
 
 
 @cache
