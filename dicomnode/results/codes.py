@@ -15,6 +15,9 @@ from ai.types import Code as PlainCode
 # PS3.16 CID 7021, Measurement Report Document Titles
 IMAGING_MEASUREMENT_REPORT: Final = Code("126000", "DCM", "Imaging Measurement Report")
 
+# CID 7020, Document Titles
+IMAGING_REPORT: Final = Code("18748-4", "LN", "Diagnostic imaging report")
+
 # TID 1500, Measurement Report
 PROCEDURE_REPORTED: Final = Code("121058", "DCM", "Procedure reported")
 IMAGING_MEASUREMENTS: Final = Code("126010", "DCM", "Imaging Measurements")
