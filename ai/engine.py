@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai import postprocess, preprocess
+from ai import align, postprocess, preprocess
 from ai.package import Package
 from ai.registry import Registry
 from ai.session import LoadedModel, SessionCache, Tensors
@@ -54,25 +54,33 @@ class Engine:
         """
         if isinstance(package, str):
             package = self.registry.find(package)
-        spec = package.manifest.input
-        if set(inputs) != {spec.role}:
+        specs = {spec.role: spec for spec in package.manifest.inputs}
+        needed = {role for role, spec in specs.items() if not spec.optional}
+        if not needed <= set(inputs) <= set(specs):
             raise InferenceError(
-                f"{package.manifest.reference} wants the input {spec.role!r}, "
+                f"{package.manifest.reference} wants the inputs {', '.join(map(repr, specs))}, "
                 f"not {', '.join(sorted(inputs)) or 'none'}"
             )
-        volume = inputs[spec.role]
-        reason = package.misfit(volume)
-        if reason is not None:
-            raise InferenceError(f"{package.manifest.reference} cannot take the input: {reason}")
-        return _Run(package, volume, self.sessions.get(package), deadline_seconds).answer()
+        for role, volume in inputs.items():
+            reason = package.misfit(volume, role)
+            if reason is not None:
+                raise InferenceError(
+                    f"{package.manifest.reference} cannot take the input: {reason}"
+                )
+        return _Run(package, inputs, self.sessions.get(package), deadline_seconds).answer()
 
 
 class _Run:
     def __init__(
-        self, package: Package, volume: Volume, model: LoadedModel, deadline_seconds: float | None
+        self,
+        package: Package,
+        inputs: Mapping[str, Volume],
+        model: LoadedModel,
+        deadline_seconds: float | None,
     ) -> None:
         self.manifest = package.manifest
-        self.volume = volume
+        self.inputs = inputs
+        self.volume = inputs[package.manifest.input.role]
         self.model = model
         self.ends = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.seconds = {"preprocess": 0.0, "run": 0.0, "postprocess": 0.0}
@@ -82,14 +90,15 @@ class _Run:
         output = self.manifest.output
         with self._timed("preprocess"):
             plan = preprocess.plan(self.manifest.input, self.volume)
-            facts = plan.facts()
+            plans = [plan, *self._others()]
+            facts = {name: value for each in plans for name, value in each.facts().items()}
         labels = np.zeros(self.volume.voxels.shape, np.uint8) if output.labels else None
         tensors: Tensors = {}
         for start, stop in plan.blocks():
             with self._timed("preprocess"):
-                feed = plan.tensor(start, stop)
+                feeds = {each.spec.tensor: each.tensor(start, stop) for each in plans}
             with self._timed("run"):
-                tensors = self.model.run({self.manifest.input.tensor: feed, **facts}, self._left())
+                tensors = self.model.run(feeds | facts, self._left())
             with self._timed("postprocess"):
                 postprocess.check(tensors)
                 if labels is not None:
@@ -105,6 +114,15 @@ class _Run:
             seconds=self.seconds,
             provider=self.model.provider,
         )
+
+    def _others(self) -> Iterator[preprocess.Plan]:
+        """The other inputs on the grid of the primary one."""
+        for spec in self.manifest.inputs:
+            if not spec.primary and spec.role in self.inputs:
+                aligned = align.onto(self.volume, self.inputs[spec.role])
+                yield preprocess.plan(spec, aligned)
+            elif not spec.primary:
+                yield preprocess.absent(spec, self.volume)
 
     def _take(
         self,

@@ -12,7 +12,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,14 @@ class Case:
 
     Attributes:
         name: Its file name without ending.
-        volume: The input.
+        volume: The primary input.
         labels: Expected labels in the input's grid, or None.
         findings: Expected findings in any order: ``name``, ``confidence``, ``measurements`` (their
             values), ``evaluations`` (their code values) and ``region`` (its points).
         voxels: Share of voxels whose label may differ.
         relative: By how much a number may differ, as a share of the expected one; pixels of a
             region may differ by one where it is not 0.
+        others: The inputs beside the primary one, by role.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Case:
     findings: Sequence[Mapping[str, Any]]
     voxels: float
     relative: float
+    others: Mapping[str, Volume] = field(default_factory=dict)
 
 
 class _Expected(Table):
@@ -101,7 +103,8 @@ def verify(package: Package, engine: Engine) -> GoldenReport:
     results, provider = [], None
     for case in read_cases(package):
         try:
-            answer = engine.run(package, {package.manifest.input.role: case.volume})
+            inputs = {package.manifest.input.role: case.volume, **case.others}
+            answer = engine.run(package, inputs)
         except InferenceError as error:
             results.append(CaseResult(case.name, (str(error),)))
             continue
@@ -118,16 +121,9 @@ def read_cases(package: Package) -> list[Case]:
 
 def write_case(folder: Path, case: Case) -> None:
     """Writes ``NAME.npz`` and ``NAME.json`` of a case into a folder."""
-    volume = case.volume
-    arrays: dict[str, NDArray[Any]] = {
-        "voxels": volume.voxels,
-        "units": np.array(volume.units),
-        "spacing": np.array([math.nan if step is None else step for step in volume.spacing]),
-        "value_range": np.array(volume.value_range),
-        "lowest_is_white": np.array(volume.lowest_is_white),
-    }
-    if volume.affine is not None:
-        arrays["affine"] = volume.affine
+    arrays = _arrays(case.volume, "")
+    for role, volume in case.others.items():
+        arrays |= _arrays(volume, f"{role}.")
     if case.labels is not None:
         arrays["labels"] = case.labels
     np.savez_compressed(folder / f"{case.name}.npz", **arrays)  # type: ignore[arg-type]
@@ -139,25 +135,43 @@ def write_case(folder: Path, case: Case) -> None:
     (folder / f"{case.name}.json").write_text(text, "utf-8")
 
 
+def _arrays(volume: Volume, prefix: str) -> dict[str, NDArray[Any]]:
+    arrays = {
+        "voxels": volume.voxels,
+        "units": np.array(volume.units),
+        "spacing": np.array([math.nan if step is None else step for step in volume.spacing]),
+        "value_range": np.array(volume.value_range),
+        "lowest_is_white": np.array(volume.lowest_is_white),
+    }
+    if volume.affine is not None:
+        arrays["affine"] = volume.affine
+    return {f"{prefix}{key}": array for key, array in arrays.items()}
+
+
+def _volume(held: Mapping[str, NDArray[Any]], prefix: str) -> Volume:
+    steps = [None if math.isnan(step) else float(step) for step in held[f"{prefix}spacing"]]
+    low, high = (float(value) for value in held[f"{prefix}value_range"])
+    return Volume(
+        voxels=held[f"{prefix}voxels"],
+        units=str(held[f"{prefix}units"]),
+        affine=held.get(f"{prefix}affine"),
+        spacing=(steps[0], steps[1], steps[2]),
+        value_range=(low, high),
+        lowest_is_white=bool(held[f"{prefix}lowest_is_white"]),
+    )
+
+
 def _read(package: Package, name: str) -> Case:
     stem = name.removesuffix(".npz")
     try:
         with np.load(io.BytesIO(package.read(name)), allow_pickle=False) as arrays:
             held = {key: arrays[key] for key in arrays.files}
         expected = json.loads(package.read(f"{stem}.json"))
-        steps = [None if math.isnan(step) else float(step) for step in held["spacing"]]
-        low, high = (float(value) for value in held["value_range"])
-        volume = Volume(
-            voxels=held["voxels"],
-            units=str(held["units"]),
-            affine=held.get("affine"),
-            spacing=(steps[0], steps[1], steps[2]),
-            value_range=(low, high),
-            lowest_is_white=bool(held["lowest_is_white"]),
-        )
+        others = sorted(key.removesuffix(".voxels") for key in held if key.endswith(".voxels"))
         return Case(
             name=stem.removeprefix("golden/"),
-            volume=volume,
+            volume=_volume(held, ""),
+            others={role: _volume(held, f"{role}.") for role in others},
             labels=held.get("labels"),
             findings=[
                 _Expected.model_validate(entry).model_dump(mode="json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -18,9 +18,10 @@ from ai.outputs import Output
 from ai.tables import Number, Positive, Sentence, Table, TensorName
 from config.errors import Fault, ManifestError
 from config.lines import Path, key_lines
+from config.schema import ResultKind
 
 Status = Literal["development", "validation", "production", "retired"]
-Fact = Literal["value_range", "lowest_is_white"]
+Fact = Literal["value_range", "lowest_is_white", "present"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Forward slashes only, no leading slash or dot, no way up: the key becomes a path.
 FileName = Annotated[
@@ -56,14 +57,17 @@ class Normalisation(Table):
 
 
 class Input(Table):
-    """``[[inputs]]``: the image a model wants and what is done to it, in this order.
+    """``[[inputs]]``: one image a model wants and what is done to it, in this order.
 
     Lowest value made black, orientation, resampling, window, normalisation, padding, channels,
-    layout.
+    layout. An input that is not the primary one is brought to the grid of that one first; of the
+    grid it says the same. One that is optional and not there is filled with `pad_value`, and its
+    fact ``present`` is 0.
     """
 
     role: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-    primary: Literal[True]
+    primary: bool = False
+    optional: bool = False
     tensor: TensorName
     modality: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}$")], ...], Field(min_length=1)
@@ -97,6 +101,7 @@ class Input(Table):
         problems = [
             (self.apply == "slices" and self.axes == 3, 'apply = "slices" needs dimensions = "2D"'),
             (self.min_slices > self.max_slices, "min_slices is above max_slices"),
+            (self.primary and self.optional, "the primary input cannot be optional"),
             (
                 self.spacing is not None and self.size is not None,
                 "spacing and size exclude each other",
@@ -140,6 +145,15 @@ class Input(Table):
         return self.spacing, self.size
 
 
+# What says how the grid of the model lies; the inputs of one model share it.
+_GRID_KEYS = ("dimensions", "apply", "batch", "orientation", "spacing", "size", "multiple_of")
+
+
+def _doubled(names: Iterable[str]) -> bool:
+    known = list(names)
+    return len(set(known)) != len(known)
+
+
 def _body_axes(letters: str) -> set[int]:
     return {next(i for i, pair in enumerate(("LR", "AP", "SI")) if x in pair) for x in letters}
 
@@ -151,7 +165,7 @@ class Manifest(Table):
         basis: ``rules`` for fixed rules, ``trained`` for parameters learnt from data; results and
             reports say which.
         graph: The ONNX file, one of `files`.
-        results: Kinds of result objects made of the answer.
+        results: Kinds of result objects made of every answer, beside those a destination asks for.
         files: Relative name of every file of the package but ``model.toml`` → SHA-256.
     """
 
@@ -167,15 +181,23 @@ class Manifest(Table):
     clinical_domain: Annotated[str, Field(min_length=1, max_length=64)]
     regulatory_ids: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
     graph: FileName = "model.onnx"
-    results: Annotated[tuple[Literal["sr", "seg"], ...], Field(min_length=1)]
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=1)]
+    results: Annotated[tuple[ResultKind, ...], Field(min_length=1)]
+    inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=8)]
     output: Output
     files: dict[FileName, Digest]
 
     @property
     def input(self) -> Input:
-        """The primary input."""
-        return self.inputs[0]
+        """The primary input, whose geometry the results take."""
+        return next((entry for entry in self.inputs if entry.primary), self.inputs[0])
+
+    def role(self, name: str) -> Input:
+        """The input of a role.
+
+        Raises:
+            KeyError: There is none of that name.
+        """
+        return {entry.role: entry for entry in self.inputs}[name]
 
     @property
     def reference(self) -> str:
@@ -191,6 +213,23 @@ class Manifest(Table):
     def _parts_agree(self) -> Manifest:
         sees_all = self.input.apply == "whole"
         problems = [
+            (
+                sum(entry.primary for entry in self.inputs) != 1,
+                "exactly one of the inputs is primary",
+            ),
+            (_doubled(entry.role for entry in self.inputs), "each input has a role of its own"),
+            (
+                _doubled(name for each in self.inputs for name in (each.tensor, *each.facts)),
+                "each input and fact has a tensor of its own",
+            ),
+            *(
+                (
+                    getattr(each, key) != getattr(self.input, key),
+                    f"{key} of the input {each.role!r} is that of the primary one",
+                )
+                for each in self.inputs
+                for key in _GRID_KEYS
+            ),
             (self.graph not in self.files, f"graph {self.graph!r} is not in files"),
             (
                 "seg" in self.results and self.output.task != "segmentation",

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai.manifest import Manifest, parse_manifest
+from ai.manifest import Input, Manifest, parse_manifest
 from ai.types import Volume
 from config.errors import Fault, ManifestError, ModelFileError
 
@@ -44,16 +44,25 @@ class Package:
             )
         return content
 
-    def accepts(self, volume: Volume, modality: str) -> str | None:
-        """Why the model cannot take this input, as a plain sentence, or None when it can."""
-        wanted = self.manifest.input.modality
+    def accepts(self, volume: Volume, modality: str, role: str | None = None) -> str | None:
+        """Why the model cannot take this input, as a plain sentence, or None when it can.
+
+        Args:
+            volume: The input.
+            modality: Its modality.
+            role: Which input it is to be; the primary one unless told otherwise.
+        """
+        wanted = self._spec(role).modality
         if modality not in wanted:
             return f"modality {modality} where {' or '.join(wanted)} is wanted"
-        return self.misfit(volume)
+        return self.misfit(volume, role)
 
-    def misfit(self, volume: Volume) -> str | None:
+    def _spec(self, role: str | None) -> Input:
+        return self.manifest.input if role is None else self.manifest.role(role)
+
+    def misfit(self, volume: Volume, role: str | None = None) -> str | None:
         """As `accepts`, for what the array itself says."""
-        spec, output = self.manifest.input, self.manifest.output
+        spec, output = self._spec(role), self.manifest.output
         if volume.voxels.ndim != 3 or 0 in volume.voxels.shape:
             return "the input is not an array of slices, rows and columns"
         if volume.voxels.dtype.kind not in "iuf":
@@ -72,6 +81,10 @@ class Package:
                 "the orientation in the patient is not known",
             ),
             (spec.spacing is not None and None in used, "the spacing is not known"),
+            (
+                len(self.manifest.inputs) > 1 and volume.affine is None,
+                "its place in the patient is not known",
+            ),
             (
                 output.volume and volume.voxel_volume_ml is None,
                 "the spacing is not known, so no volume can be measured",

@@ -39,6 +39,7 @@ class Plan:
         center: Subtracted from each value.
         gain: Multiplied with after that.
         offset: Added after that.
+        present: False for an optional input that is not there.
     """
 
     spec: Input
@@ -51,6 +52,7 @@ class Plan:
     center: float
     gain: float
     offset: float
+    present: bool = True
 
     def oriented(self, array: NDArray[T]) -> NDArray[T]:
         """An array of the image's grid, seen in the oriented grid; a view, never a copy."""
@@ -68,6 +70,9 @@ class Plan:
         Raises:
             InferenceError: The image holds values that are not finite.
         """
+        if not self.present:
+            channels = (self.spec.channels, *self.padded_shape(stop - start))
+            return self._layout(np.full(channels, self.spec.pad_value, np.float32))
         block = _plain(self.oriented(self.volume.voxels)[start:stop], self.spec, self.volume)
         if not np.isfinite(block).all():
             raise InferenceError("the input holds values that are not finite")
@@ -84,6 +89,7 @@ class Plan:
         known = {
             "value_range": np.asarray(self.volume.value_range, np.float32),
             "lowest_is_white": np.asarray([self.volume.lowest_is_white], np.float32),
+            "present": np.asarray([self.present], np.float32),
         }
         return {tensor: known[fact] for tensor, fact in self.spec.facts.items()}
 
@@ -156,6 +162,15 @@ def plan(spec: Input, volume: Volume) -> Plan:
     model_shape, scale = _grid(spec, shape, [volume.spacing[axis] for axis in order])
     center, gain, offset = _normalisation(spec, volume)
     return Plan(spec, volume, order, flips, shape, model_shape, scale, center, gain, offset)
+
+
+def absent(spec: Input, grid: Volume) -> Plan:
+    """Stands for an optional input that is not there, on the grid of the primary one."""
+    order, flips = _orientation(spec, grid)
+    oriented = tuple(grid.voxels.shape[axis] for axis in order)
+    shape: Shape = (oriented[0], oriented[1], oriented[2])
+    model_shape, scale = _grid(spec, shape, [grid.spacing[axis] for axis in order])
+    return Plan(spec, grid, order, flips, shape, model_shape, scale, 0.0, 1.0, 0.0, present=False)
 
 
 def resample(block: Floats, scale: tuple[float, float, float], shape: Shape) -> Floats:

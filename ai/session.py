@@ -148,9 +148,9 @@ class SessionCache:
             ) from error
         session.disable_fallback()
         outputs = manifest.output.tensors()
-        _check_names(manifest.reference, session, manifest.input, outputs)
+        _check_names(manifest.reference, session, manifest.inputs, outputs)
         loaded = LoadedModel(manifest.reference, session.get_providers()[0], session, outputs)
-        loaded.run(_blank(session, manifest.input), None)
+        loaded.run(_blank(session, manifest.inputs), None)
         return loaded
 
     def _wanted(self) -> list[str]:
@@ -188,10 +188,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_names(
-    reference: str, session: ort.InferenceSession, spec: Input, outputs: tuple[str, ...]
+    reference: str,
+    session: ort.InferenceSession,
+    inputs: Sequence[Input],
+    outputs: tuple[str, ...],
 ) -> None:
     there = {entry.name: entry.type for entry in session.get_inputs()}
-    declared = {spec.tensor, *spec.facts}
+    declared = {name for spec in inputs for name in (spec.tensor, *spec.facts)}
     missing = set(outputs) - {entry.name for entry in session.get_outputs()}
     if declared != set(there):
         raise InferenceError(
@@ -199,16 +202,30 @@ def _check_names(
         )
     if missing:
         raise InferenceError(f"{reference}: the graph has no output {sorted(missing)}")
-    rank = next(len(entry.shape) for entry in session.get_inputs() if entry.name == spec.tensor)
-    if rank != len(spec.layout):
-        raise InferenceError(f"{reference}: {spec.tensor} has {rank} axes, not {spec.layout}")
+    ranks = {entry.name: len(entry.shape) for entry in session.get_inputs()}
+    for spec in inputs:
+        if ranks[spec.tensor] != len(spec.layout):
+            raise InferenceError(
+                f"{reference}: {spec.tensor} has {ranks[spec.tensor]} axes, not {spec.layout}"
+            )
     other = sorted(name for name, kind in there.items() if kind != "tensor(float)")
     if other:
         raise InferenceError(f"{reference}: inputs {other} are not of type float")
 
 
-def _blank(session: ort.InferenceSession, spec: Input) -> Tensors:
+def _blank(session: ort.InferenceSession, inputs: Sequence[Input]) -> Tensors:
     """Zeros that the graph takes, for its first run, in which the runtime sets itself up."""
+    shapes = {entry.name: entry.shape for entry in session.get_inputs()}
+    feeds: Tensors = {}
+    for spec in inputs:
+        feeds[spec.tensor] = np.zeros(_blank_shape(spec, shapes[spec.tensor]), np.float32)
+        for name, fact in spec.facts.items():
+            blank = [0.0, 1.0] if fact == "value_range" else [0.0]
+            feeds[name] = np.array(blank, np.float32)
+    return feeds
+
+
+def _blank_shape(spec: Input, declared: Sequence[object]) -> list[int]:
     many = spec.multiple_of
     # Nothing but the size of an image is taken from the graph: what else it wants, and was not
     # declared so, is found here and not at the first study.
@@ -216,19 +233,10 @@ def _blank(session: ort.InferenceSession, spec: Input) -> Tensors:
     if spec.size is not None:
         sizes = [-(-n // many) * many for n in spec.size]
         axes |= dict(zip("DHW"[3 - spec.axes :], sizes, strict=True))
-    feeds: Tensors = {}
-    for entry in session.get_inputs():
-        if entry.name == spec.tensor:
-            shape = [
-                axes.get(letter, n if isinstance(n, int) else -(-32 // many) * many)
-                for n, letter in zip(entry.shape, spec.layout, strict=True)
-            ]
-            feeds[entry.name] = np.zeros(shape, np.float32)
-        elif spec.facts[entry.name] == "value_range":
-            feeds[entry.name] = np.array([0.0, 1.0], np.float32)
-        else:
-            feeds[entry.name] = np.zeros(1, np.float32)
-    return feeds
+    return [
+        axes.get(letter, n if isinstance(n, int) else -(-32 // many) * many)
+        for n, letter in zip(declared, spec.layout, strict=True)
+    ]
 
 
 def _one_line(error: Exception) -> str:

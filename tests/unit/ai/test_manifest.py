@@ -86,7 +86,7 @@ def test_text_that_is_no_toml_is_told_with_its_line() -> None:
         ('"3138006", "SCT"', '"3138006", "SNOMED"', "the scheme is one of"),
         ('"3138006", "SCT"', '"31380060000000000", "SCT"', "at most 16"),
         ('"model.onnx" = "0', '"../model.onnx" = "0', "pattern"),
-        ("primary = true", "primary = false", "True"),
+        ("primary = true", "primary = false", "exactly one of the inputs is primary"),
     ],
 )
 def test_what_contradicts_itself_is_refused(

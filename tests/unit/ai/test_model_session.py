@@ -136,7 +136,7 @@ def test_the_inputs_are_those_declared(
     make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine
 ) -> None:
     volume = make_volume(np.ones((1, 8, 8), np.int16))
-    with pytest.raises(InferenceError, match="wants the input 'image', not prior"):
+    with pytest.raises(InferenceError, match="wants the inputs 'image', not prior"):
         engine.run(make_package(), {"prior": volume})
 
 
