@@ -25,7 +25,7 @@ from pathlib import Path
 
 from dicomnode.net.standin import StandInPacs
 from dicomnode.sample import write_sample_study
-from tests.bench.memory import PeakMemory
+from tests.bench.processes import PeakMemory
 from tests.factories import ct_series_200
 from tests.harness import NodeUnderTest, medai_node, routes_to
 from tests.interop.programs import StoreScp, dcmsend

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -49,11 +49,16 @@ def arguments() -> argparse.Namespace:
     add("--memory", action="store_true", help="of associations in the middle of a large object")
     add("--profile", action="store_true", help="where the node's time goes")
     add = parser.add_argument_group("what is compared, with commas between").add_argument
-    add("--receivers", default=",".join(compare.DEFAULT_RECEIVERS), help=", ".join(RECEIVERS))
-    add("--senders", default=",".join(SENDERS), help=", ".join(SENDERS))
-    add("--shapes", default=",".join(SHAPES), help=", ".join(SHAPES))
-    add("--associations", default="1,2,4,8", help="1, 4, 8")
-    add("--rounds", type=int)
+    add(
+        "--receivers",
+        type=some(RECEIVERS),
+        default=list(compare.DEFAULT_RECEIVERS),
+        help=", ".join(RECEIVERS),
+    )
+    add("--senders", type=some(SENDERS), default=list(SENDERS), help=", ".join(SENDERS))
+    add("--shapes", type=some(SHAPES), default=list(SHAPES), help=", ".join(SHAPES))
+    add("--associations", type=some(["1", "4", "8"]), default=["1", "2", "4", "8"], help="1, 4, 8")
+    add("--rounds", type=int, help="default: as many as keep the whole under eight minutes")
     options = parser.parse_args()
     if not any(getattr(options, part) for part in PARTS):
         vars(options).update(dict.fromkeys(PARTS, True))
@@ -63,14 +68,23 @@ def arguments() -> argparse.Namespace:
     return options
 
 
+def some(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Reads names with commas between."""
+
+    def names(text: str) -> list[str]:
+        found = text.split(",")
+        if unknown := [name for name in found if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(known)}")
+        return found
+
+    return names
+
+
 def plans(options: argparse.Namespace) -> Iterator[compare.Plan]:
     """What of the plans was asked for and can be done here."""
     for plan in (SMOKE_SCALE if options.smoke else FULL_SCALE).plans:
-        associations = {int(text) for text in options.associations.split(",")}
-        chosen = tuple(number for number in plan.associations if number in associations)
-        wanted = plan.sender in options.senders.split(",") and plan.shape in options.shapes.split(
-            ","
-        )
+        chosen = tuple(one for one in plan.associations if str(one) in options.associations)
+        wanted = plan.sender in options.senders and plan.shape in options.shapes
         if wanted and chosen and SENDERS[plan.sender].installed:
             yield replace(plan, associations=chosen, rounds=options.rounds or plan.rounds)
 
@@ -79,7 +93,7 @@ def main() -> None:
     """Run what was asked for and tell it."""
     options = arguments()
     table = receivers(options.node_processes)
-    names = dict.fromkeys([NODE, *options.receivers.split(",")])
+    names = dict.fromkeys([NODE, *options.receivers])
     with tempfile.TemporaryDirectory(prefix="bench-intake-", dir=options.work) as work:
         session = Session(
             Bench(Path(work)),

@@ -14,7 +14,7 @@ from storage.db import FILE_NAME
 from tests.bench.intaking.figures import Run, run_of
 from tests.bench.intaking.receivers import Listening, Start, warm
 from tests.bench.intaking.senders import SENDERS, Files, Load
-from tests.bench.memory import PeakMemory
+from tests.bench.processes import PeakMemory
 
 LAG_PATIENCE = 60.0
 _LAG_STEP = 0.002

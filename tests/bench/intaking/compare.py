@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -76,7 +77,9 @@ def compare(bench: Bench, plans: Sequence[Plan], receivers: Mapping[str, Receive
                     if not load.shape.images:
                         continue
                     run = bench.run(receivers[name].start, load, plan.sender)
-                    results.add(Case(plan.sender, plan.shape, associations), name, run)
+                    case = Case(plan.sender, plan.shape, associations)
+                    results.add(case, name, run)
+                    print(f"{case}: {name}, {run.rate:.1f} images/s", file=sys.stderr)
     return results
 
 

@@ -24,6 +24,10 @@ class Case:
     shape: str
     associations: int
 
+    def __str__(self) -> str:
+        plural = "s" if self.associations > 1 else ""
+        return f"{self.shape}, {self.associations} association{plural}, sender {self.sender}"
+
 
 @dataclass(frozen=True)
 class Run:

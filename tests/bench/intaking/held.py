@@ -11,7 +11,7 @@ from tests.bench.intaking.bench import Bench
 from tests.bench.intaking.images import Shape, Stream
 from tests.bench.intaking.receivers import NO_DELAY, Listening, Start, warm
 from tests.bench.intaking.sender import CALLING_AE
-from tests.bench.memory import processes_of, pss_mib
+from tests.bench.processes import processes_of, pss_mib
 from tests.contract.wire import Wire
 
 FEW, MANY = 1, 8

@@ -14,7 +14,7 @@ from tests.bench.intaking.held import PATHS, held
 from tests.bench.intaking.images import SHAPES, Shape
 from tests.bench.intaking.indexed import EMPTY, FULL, indexed
 from tests.bench.intaking.plot import write_plot
-from tests.bench.intaking.profiled import profiled
+from tests.bench.intaking.profiled import IDLE, profiled
 from tests.bench.intaking.receivers import NODE, Receiver
 from tests.bench.intaking.slowdisk import slow_disk, why_not
 
@@ -136,7 +136,7 @@ class Session:
         }
         rows = [
             (
-                told.title(case),
+                str(case),
                 *(told.number(results.rate(case, name)) for name in (FULL, EMPTY)),
                 told.number(results.times_as_fast((case, FULL), (case, EMPTY)), 2),
             )
@@ -173,15 +173,22 @@ class Session:
         found = profiled(self.bench, self.scale.profiled_shape)
         self.found["profile"] = asdict(found)
         total = sum(found.seconds.values())
+        busy = {what: spent for what, spent in found.others.items() if what not in IDLE}
         rows = [
-            (what, f"{seconds / total:.0%}", f"{seconds / found.images * 1e3:.3f}")
+            (
+                what,
+                f"{seconds / total:.0%}",
+                *(told.number(of.get(what), 3, 1e3 / found.images) for of in (found.seconds, busy)),
+            )
             for what, seconds in found.seconds.items()
         ]
         return "\n".join(
             (
                 f"One C-STORE of a small image, one sender: median {found.plain_ms:.2f} ms, and "
                 f"{found.profiled_ms:.2f} ms under cProfile, whose shares these are\n",
-                told.columns(("thread of the association", "share", "ms each"), rows),
+                told.columns(
+                    ("the thread that takes them", "share", "ms each", "other threads"), rows
+                ),
             )
         )
 

@@ -17,23 +17,27 @@ from tests.bench.intaking.senders import Load
 Function = tuple[str, str, int, float]
 """File, function, calls, own seconds; a function of C stands under the file that called it."""
 
-WAITING, READING, HASH, WALK = "waiting for the sender", "reading", "hash", "walk"
-FILES, SYNC, ROWS, RESPONSE = "files", "sync", "rows", "response"
-HANDING, PROTOCOL, OTHER = "waiting for other threads", "PDUs and commands", "everything else"
+WAITING, READING, HASH, WALK = "waiting for a sender", "reading", "hash", "walk"
+FILES, SYNC, ROWS, RESPONSE = "journal and files", "sync", "rows", "response"
+HANDING, PROTOCOL, OTHER = "waiting for others", "PDUs and commands", "everything else"
+
+IDLE = (WAITING, HANDING)
 
 BUILT_IN = (
     ("'poll'", WAITING),
+    ("select.", WAITING),
     ("'recv", READING),
     ("'send", RESPONSE),
     ("HASH", HASH),
     ("_hashlib", HASH),
     ("posix.fsync", SYNC),
     ("posix.fdatasync", SYNC),
-    ("posix.pwritev", SYNC),  # with RWF_DSYNC: it writes and syncs in one call
+    ("posix.pwritev", SYNC),  # it writes and syncs in one call
     ("posix.sync", SYNC),
     ("sqlite3", ROWS),
     ("_thread", HANDING),
     ("flock", HANDING),
+    ("time.sleep", HANDING),
     ("posix.", FILES),
 )
 """Functions of C that wait or work, by a part of their name; the first that fits counts."""
@@ -45,7 +49,9 @@ MODULES = (
     ("storage/files.py", FILES),
     ("storage/objects.py", FILES),
     ("storage/incoming.py", FILES),
-    ("storage/journal", FILES),
+    ("storage/journal.py", FILES),
+    ("storage/segment.py", FILES),
+    ("storage/runs.py", FILES),
     ("storage/", ROWS),
     ("peewee", ROWS),
     ("playhouse", ROWS),

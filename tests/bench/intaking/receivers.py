@@ -21,7 +21,7 @@ from config.schema import Settings
 from storage.db import open_ledger
 from tests.bench.intaking.sender import CALLING_AE
 from tests.bench.intaking.serve import AE_TITLE
-from tests.bench.memory import processes_of
+from tests.bench.processes import cpu_seconds
 from tests.contract.wire import Wire
 from tests.harness import NodeUnderTest
 
@@ -113,8 +113,15 @@ def whole_node(folder: Path, env: Mapping[str, str]) -> Iterator[Listening]:
         running.stop()
 
 
-def program(*command: str) -> Start:
-    """A receiver that is a program; PORT, FOLDER and CONFIG in its command are filled in."""
+def program(
+    *command: str, settings: Callable[[Path, int, int], dict[str, object]] | None = None
+) -> Start:
+    """A receiver that is a program; PORT, FOLDER and CONFIG in its command are filled in.
+
+    Args:
+        command: The program and its arguments.
+        settings: Gives what stands in its settings file, from folder, port and a second port.
+    """
 
     @contextlib.contextmanager
     def start(folder: Path, env: Mapping[str, str]) -> Iterator[Listening]:
@@ -123,8 +130,9 @@ def program(*command: str) -> Start:
                 probes.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
                 for _ in range(2)
             ]
-        config = folder / "orthanc.json"
-        config.write_text(json.dumps(orthanc_settings(folder, *ports)))
+        config = folder / "settings.json"
+        if settings is not None:
+            config.write_text(json.dumps(settings(folder, *ports)))
         values = {"PORT": str(ports[0]), "FOLDER": str(folder), "CONFIG": str(config)}
         with (folder / "program.log").open("wb") as log:
             process = subprocess.Popen(
@@ -167,6 +175,7 @@ def orthanc_settings(folder: Path, port: int, web: int) -> dict[str, object]:
     }
 
 
+ORTHANC = "/usr/sbin/Orthanc"
 NODE, WHOLE_NODE = "node", "whole-node"
 STORESCP = ("storescp", "--fork", "-od", "FOLDER")
 RECEIVERS = {
@@ -174,7 +183,7 @@ RECEIVERS = {
     WHOLE_NODE: Receiver(whole_node),
     "storescp": Receiver(program(*STORESCP, "PORT"), "storescp"),
     "storescp+B": Receiver(program(*STORESCP, "+B", "PORT"), "storescp"),
-    "Orthanc": Receiver(program("/usr/sbin/Orthanc", "CONFIG"), "/usr/sbin/Orthanc"),
+    "Orthanc": Receiver(program(ORTHANC, "CONFIG", settings=orthanc_settings), ORTHANC),
     "pynetdicom": Receiver(
         program(sys.executable, "-m", "pynetdicom", "storescp", "PORT", "-od", "FOLDER", "-q")
     ),
@@ -218,13 +227,11 @@ def _associate(receiver: Listening) -> Wire:
 
 def _wait_until_idle(receiver: Listening, patience: float) -> None:
     """Some of its processes may load still while one answers."""
-    while (before := _cpu_seconds(receiver)) is not None and time.monotonic() < patience:
+    before = cpu_seconds(receiver.pids)
+    while time.monotonic() < patience:
         time.sleep(_IDLE_SECONDS)
-        after = _cpu_seconds(receiver)
-        if after is not None and after - before < _IDLE_SHARE * _IDLE_SECONDS:
+        after = cpu_seconds(receiver.pids)
+        if after - before < _IDLE_SHARE * _IDLE_SECONDS:
             return
+        before = after
     raise TimeoutError("the receiver does not come to rest")
-
-
-def _cpu_seconds(receiver: Listening) -> float:
-    return sum(sum(one.cpu_times()[:2]) for one in processes_of(receiver.pids))

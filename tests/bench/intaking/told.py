@@ -42,7 +42,7 @@ _HEAD = (
 def comparison(results: Results) -> str:
     """A table for each case, medians of its rounds; memory is the highest."""
     return "\n\n".join(
-        f"{title(case)}\n"
+        f"{case}\n"
         + columns(
             _HEAD,
             (
@@ -53,12 +53,6 @@ def comparison(results: Results) -> str:
         )
         for case in results.cases
     )
-
-
-def title(case: Case) -> str:
-    """A case in words."""
-    plural = "s" if case.associations > 1 else ""
-    return f"{case.shape}, {case.associations} association{plural}, sender {case.sender}"
 
 
 def _figures(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Memory of processes with all that they started, sampled while something runs."""
+"""What processes, with all that they started, take of the machine."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def pss_mib(process: psutil.Process) -> float:
     with contextlib.suppress(psutil.NoSuchProcess):
         return float(process.memory_full_info().pss) / 2**20
     return 0.0
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Processor time of those that live."""
+    total = 0.0
+    for process in processes_of(pids):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def hwm_mib(pid: int) -> float:
