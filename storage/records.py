@@ -137,8 +137,10 @@ class Instance(Record):
         )
 
 
-# These hold few rows: what nobody read yet, what no audit event covers yet, what is open now.
+# These hold few rows: what nobody read yet, what is in no series, what no audit event covers yet,
+# what is open now.
 Instance.add_index(Instance.id, where=SQL("state = 'stored'"), name="instance_stored")
+Instance.add_index(Instance.state, where=SQL("state <> 'indexed'"), name="instance_not_indexed")
 Instance.add_index(
     Instance.association, where=Instance.covered_by.is_null(), name="instance_uncovered"
 )
