@@ -20,8 +20,13 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     BasicTextSRStorage,
+    ColorSoftcopyPresentationStateStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
     ParametricMapStorage,
     SegmentationStorage,
 )
@@ -33,6 +38,12 @@ from dicomnode.results.fallback_check import check_stands_in, compare_basic
 from dicomnode.results.labelling import check_algorithm, check_identity, check_label
 from dicomnode.results.labelmap import LABEL_MAP_SEGMENTATION_STORAGE
 from dicomnode.results.maps_check import compare_fractional, compare_label_map, compare_saliency
+from dicomnode.results.pages_check import check_pages
+from dicomnode.results.picture_check import (
+    check_key_objects,
+    check_overlay,
+    check_presentation_state,
+)
 from dicomnode.results.proof import Check, GateFinding, ProofContext
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.readback import compare_segmentation
@@ -66,15 +77,19 @@ def _template(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]:
     yield from check_template(dataset)
 
 
-# The SOP class that each kind of result has.
-SOP_CLASSES: Final[Mapping[str, str]] = {
-    "seg": SegmentationStorage,
-    "labelmap": LABEL_MAP_SEGMENTATION_STORAGE,
-    "fractional": SegmentationStorage,
-    "saliency": ParametricMapStorage,
-    "sr": Comprehensive3DSRStorage,
-    "sr-comprehensive": ComprehensiveSRStorage,
-    "sr-basic": BasicTextSRStorage,
+# The SOP classes that each kind of result may have.
+SOP_CLASSES: Final[Mapping[str, tuple[str, ...]]] = {
+    "seg": (SegmentationStorage,),
+    "labelmap": (LABEL_MAP_SEGMENTATION_STORAGE,),
+    "fractional": (SegmentationStorage,),
+    "saliency": (ParametricMapStorage,),
+    "sr": (Comprehensive3DSRStorage,),
+    "sr-comprehensive": (ComprehensiveSRStorage,),
+    "sr-basic": (BasicTextSRStorage,),
+    "overlay": (MultiFrameTrueColorSecondaryCaptureImageStorage,),
+    "gsps": (GrayscaleSoftcopyPresentationStateStorage, ColorSoftcopyPresentationStateStorage),
+    "ko": (KeyObjectSelectionDocumentStorage,),
+    "pdf": (EncapsulatedPDFStorage,),
 }
 
 # What each kind of result must pass beside the checks of `_EVERY`.
@@ -86,6 +101,10 @@ CHECKS: Final[Mapping[str, tuple[Check, ...]]] = {
     "sr": (_template, compare_report),
     "sr-comprehensive": (_template, compare_report, check_stands_in),
     "sr-basic": (compare_basic, check_stands_in),
+    "overlay": (check_overlay,),
+    "gsps": (check_presentation_state,),
+    "ko": (check_key_objects,),
+    "pdf": (check_pages,),
 }
 
 
@@ -158,7 +177,7 @@ def _prove_one(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]
         yield from check(dataset, context)
     if context.kind not in CHECKS:
         yield GateFinding("content", "the bundle", "nothing is known of this kind of result")
-    elif str(dataset.get("SOPClassUID")) != SOP_CLASSES[context.kind]:
+    elif str(dataset.get("SOPClassUID")) not in SOP_CLASSES[context.kind]:
         yield GateFinding("structure", "PS3.4 B.5", "the SOP class is not that of its kind")
     else:
         for check in CHECKS[context.kind]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from io import BytesIO
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 
 from ai.types import Answer, Confidence
+from dicomnode.results.pages_check import words_on_pages
 from dicomnode.results.pdf import build_encapsulated_pdf, build_pdf
 from dicomnode.results.provenance import WARNING
 from dicomnode.results.write import to_bytes
@@ -20,14 +20,6 @@ from tests.unit.dicomnode.results.cases import cr_case, ct_case
 
 def pages_of(case):
     return build_pdf(case.answer, case.volume, case.sources, case.provenance)
-
-
-def words_of(document):
-    """What the pages say in letters of ASCII, and the number of pages."""
-    shown = re.findall(rb"\(((?:[^()\\]|\\.)*)\) Tj", document)
-    text = " ".join(each.decode("latin-1") for each in shown)
-    text = re.sub(r"\\([()\\])", r"\1", text)
-    return " ".join(text.split()), len(re.findall(rb"/Type /Page\b", document))
 
 
 @pytest.mark.feature("P19", "P20", "P21", "P23")
@@ -48,7 +40,7 @@ def test_the_pages_say_what_was_found_how_sure_it_is_and_warn_each_time(sure, na
         for number, value in enumerate(sure)
     )
     case.sources[0].add_new("PatientName", "UT", name)
-    words, pages = words_of(pages_of(replace(case, answer=Answer(findings))))
+    words, pages = words_on_pages(pages_of(replace(case, answer=Answer(findings))))
     assert words.count(WARNING) == pages >= 1
     model = case.provenance.model
     for said in (f"{model.name} {model.version}", model.digest, "CR, 1 image"):
@@ -77,7 +69,7 @@ def test_names_are_shown_or_said_in_latin_letters_and_that_is_told(name, shown, 
     case = ct_case()
     case.sources[0].SpecificCharacterSet = "ISO_IR 192"
     case.sources[0].PatientName = name
-    words, _ = words_of(pages_of(case))
+    words, _ = words_on_pages(pages_of(case))
     assert shown is None or shown.replace(" ", "") in words.replace(" ", "")
     assert ("written in Latin letters" in words) == changed
 
@@ -85,16 +77,16 @@ def test_names_are_shown_or_said_in_latin_letters_and_that_is_told(name, shown, 
 def test_an_entry_longer_than_a_page_is_cut_and_does_not_stop_the_report():
     case = ct_case()
     case.sources[0].add_new("StudyDescription", "UT", "long " * 10000)
-    words, pages = words_of(pages_of(case))
+    words, pages = words_on_pages(pages_of(case))
     assert words.count(WARNING) == pages <= 4
 
 
 def test_what_has_no_place_says_why():
-    words, _ = words_of(pages_of(ct_case()))
+    words, _ = words_on_pages(pages_of(ct_case()))
     assert "none: its segment is empty" in words
-    words, _ = words_of(pages_of(cr_case()))
+    words, _ = words_on_pages(pages_of(cr_case()))
     assert "the images as a whole" in words
-    words, _ = words_of(pages_of(replace(ct_case(), answer=Answer(()))))
+    words, _ = words_on_pages(pages_of(replace(ct_case(), answer=Answer(()))))
     assert "excludes nothing" in words
 
 
