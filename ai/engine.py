@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ai import align, postprocess, preprocess
+from ai import align, postprocess, preprocess, saliency
+from ai.outputs import ActivationMap, Occlusion, Score
 from ai.package import Package
 from ai.registry import Registry
 from ai.session import LoadedModel, SessionCache, Tensors
 from ai.tally import Tally
-from ai.types import Answer, Volume
+from ai.types import Answer, Finding, Saliency, Volume
 from config.errors import InferenceError
 
 
@@ -92,8 +93,12 @@ class _Run:
             plan = preprocess.plan(self.manifest.input, self.volume)
             plans = [plan, *self._others()]
             facts = {name: value for each in plans for name, value in each.facts().items()}
-        labels = np.zeros(self.volume.voxels.shape, np.uint8) if output.labels else None
+        shape = self.volume.voxels.shape
+        labels = np.zeros(shape, np.uint8) if output.labels else None
+        kept = output.labels is not None and output.labels.probabilities
+        probabilities = np.zeros((len(output.segment), *shape), np.float32) if kept else None
         tensors: Tensors = {}
+        feeds: Tensors = {}
         for start, stop in plan.blocks():
             with self._timed("preprocess"):
                 feeds = {each.spec.tensor: each.tensor(start, stop) for each in plans}
@@ -103,16 +108,21 @@ class _Run:
                 postprocess.check(tensors)
                 if labels is not None:
                     self._take(plan, tensors, labels, (start, stop))
+                if probabilities is not None:
+                    self._keep(plan, tensors, probabilities, (start, stop))
         with self._timed("postprocess"):
             basis = self.manifest.basis
             found = postprocess.tensor_findings(plan, output.finding, tensors, basis)
             found += postprocess.segment_findings(plan, self.tally, basis)
+            findings = postprocess.ordered(found)
         return Answer(
-            findings=postprocess.ordered(found),
+            findings=findings,
             labels=labels,
             segments=output.segments(),
             seconds=self.seconds,
             provider=self.model.provider,
+            probabilities=probabilities,
+            saliency=self._saliency(plan, feeds | facts, tensors, findings),
         )
 
     def _others(self) -> Iterator[preprocess.Plan]:
@@ -148,6 +158,71 @@ class _Run:
         values: NDArray[Any] = plan.oriented(self.volume.voxels)[start:stop]
         self.tally.add(own, values)
 
+    def _keep(
+        self,
+        plan: preprocess.Plan,
+        tensors: Tensors,
+        probabilities: NDArray[np.float32],
+        block: tuple[int, int],
+    ) -> None:
+        """Puts the probabilities of one run into the image's grid."""
+        output, (start, stop) = self.manifest.output, block
+        if output.labels is None:
+            return
+        made = postprocess.probability_block(
+            output.labels,
+            output.segment,
+            tensors[output.labels.tensor],
+            plan.padded_shape(stop - start),
+        )
+        for kept, segment in zip(probabilities, made, strict=True):
+            plan.oriented(kept)[start:stop] = plan.back(segment, stop - start)
+
+    def _saliency(
+        self, plan: preprocess.Plan, feeds: Tensors, tensors: Tensors, findings: Iterable[Finding]
+    ) -> Saliency | None:
+        """The heat map of the most significant finding with a score, where one is declared."""
+        output, slices = self.manifest.output, plan.shape[0]
+        scores = {entry.name: entry.score for entry in output.finding if entry.score is not None}
+        finding = next((each for each in findings if each.name in scores), None)
+        if output.saliency is None or finding is None:
+            return None
+        if isinstance(output.saliency, ActivationMap):
+            with self._timed("postprocess"):
+                tensor = tensors[output.saliency.tensor]
+                made = saliency.activation_map(output.saliency, tensor, plan.padded_shape(slices))
+            meaning, method = saliency.ACTIVATION, "A map that the model itself gives."
+        else:
+            with self._timed("saliency"):
+                hidden = self._occluded(output.saliency, feeds, tensors, scores[finding.name])
+            if hidden is None:
+                return None
+            made, meaning = hidden, saliency.FALL
+            method = "By how much the score falls when a window of the image is hidden."
+        values = np.zeros(self.volume.voxels.shape, np.float32)
+        plan.oriented(values)[:] = plan.back(made, slices)
+        return Saliency(finding.name, values, meaning, saliency.NO_UNITS, method)
+
+    def _occluded(
+        self, spec: Occlusion, feeds: Tensors, tensors: Tensors, score: Score
+    ) -> NDArray[np.float32] | None:
+        primary = self.manifest.input
+
+        def sure(found: NDArray[Any], copies: int) -> list[float]:
+            if copies > 1 and found.shape[:1] != (copies,):
+                raise InferenceError(f"{score.tensor} does not hold one score a copy")
+            rows = found.astype(np.float64).reshape(copies, -1)
+            return [postprocess.probability(row, score.index, score.activation) for row in rows]
+
+        (whole,) = sure(tensors[score.tensor], 1)
+
+        def fall(images: NDArray[np.float32]) -> list[float]:
+            found = self.model.run({**feeds, primary.tensor: images}, self._left())
+            postprocess.check(found)
+            return [whole - each for each in sure(found[score.tensor], len(images))]
+
+        return saliency.occlusion(spec, feeds[primary.tensor], primary.layout, fall)
+
     def _left(self) -> float | None:
         return None if self.ends is None else self.ends - time.monotonic()
 
@@ -157,4 +232,4 @@ class _Run:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

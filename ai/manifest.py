@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ai.outputs import Output
+from ai.outputs import Occlusion, Output
 from ai.tables import Number, Positive, Sentence, Table, TensorName
 from config.errors import Fault, ManifestError
 from config.lines import Path, key_lines
@@ -231,9 +231,9 @@ class Manifest(Table):
                 for key in _GRID_KEYS
             ),
             (self.graph not in self.files, f"graph {self.graph!r} is not in files"),
-            (
-                "seg" in self.results and self.output.task != "segmentation",
-                'results "seg" needs task = "segmentation"',
+            *(
+                (kind in self.results and not there, f'results "{kind}" needs {what}')
+                for kind, there, what in self._needed()
             ),
             (
                 self.basis == "rules" and self.output.has_confidence,
@@ -248,6 +248,12 @@ class Manifest(Table):
                 'regions need dimensions = "2D" and no orientation',
             ),
             (
+                isinstance(self.output.saliency, Occlusion)
+                and len(self.output.saliency.patch) != self.input.axes,
+                f"saliency.patch has {self.input.axes} entries for dimensions = "
+                f"{self.input.dimensions!r}",
+            ),
+            (
                 self.output.labels is not None
                 and ("D" in self.output.labels.layout) != (self.input.axes == 3),
                 "output.labels.layout has D for 3D, and only then",
@@ -257,6 +263,14 @@ class Manifest(Table):
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
+
+    def _needed(self) -> Iterator[tuple[str, bool, str]]:
+        labels = self.output.labels
+        for kind in ("seg", "labelmap"):
+            yield kind, labels is not None, 'task = "segmentation"'
+        kept = labels is not None and labels.probabilities
+        yield "fractional", kept, "output.labels.probabilities = true"
+        yield "saliency", self.output.saliency is not None, "[output.saliency]"
 
 
 def parse_manifest(text: str, where: str = "model.toml") -> Manifest:

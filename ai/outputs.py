@@ -10,6 +10,8 @@ from ai.tables import (
     Activation,
     Category,
     Concept,
+    Laterality,
+    Number,
     Probability,
     Sentence,
     Table,
@@ -20,6 +22,7 @@ from ai.types import Segment
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9 -]{0,63}$")]
 Index = Annotated[int, Field(ge=0, le=65535)]
+Size = Annotated[int, Field(ge=1, le=4096)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Statistic = Literal["mean", "min", "max", "sd"]
 
@@ -34,6 +37,8 @@ class Labels(Table):
         select: ``argmax``, the channel with the highest probability, 0 being no segment;
             ``threshold``, the most probable of the segments at or above their threshold.
         confidence: ``mean``, a segment's confidence is the mean probability of its voxels.
+        probabilities: Keep the probability of each segment in each voxel, for fractional
+            segmentations; takes four bytes a voxel and segment.
     """
 
     tensor: TensorName
@@ -42,17 +47,19 @@ class Labels(Table):
     activation: Activation = "none"
     select: Literal["argmax", "threshold"] = "argmax"
     confidence: Literal["none", "mean"] = "none"
+    probabilities: bool = False
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Labels:
         if self.encoding == "channels" and "C" not in self.layout:
             raise ValueError('encoding = "channels" needs a layout with C')
-        if self.encoding == "index" and (self.activation, self.select, self.confidence) != (
-            "none",
-            "argmax",
-            "none",
+        if self.encoding == "index" and (
+            (self.activation, self.select, self.confidence) != ("none", "argmax", "none")
+            or self.probabilities
         ):
-            raise ValueError('encoding = "index" has no activation, selection or confidence')
+            raise ValueError(
+                'encoding = "index" has no activation, selection, confidence or probabilities'
+            )
         return self
 
 
@@ -76,6 +83,7 @@ class SegmentTable(Table):
     channel: Index | None = None
     threshold: Probability = 0.5
     site: Concept | None = None
+    laterality: Laterality | None = None
 
     @property
     def source_channel(self) -> int:
@@ -147,6 +155,7 @@ class FindingTable(Table):
     description: Sentence
     severity: Probability = 0.0
     site: Concept | None = None
+    laterality: Laterality | None = None
     score: Score | None = None
     region: TensorName | None = None
     measurement: tuple[MeasurementTable, ...] = ()
@@ -159,11 +168,58 @@ class FindingTable(Table):
         return [*names, self.region] if self.region else names
 
 
+class Occlusion(Table):
+    """``[output.saliency]``: which parts of the image a score rests on, found by hiding them.
+
+    Windows of the input are filled with one value, one after another, and the map is how far the
+    finding's probability falls, a mean over the windows that cover a place. It costs one run of the
+    graph a window.
+
+    Attributes:
+        patch: Size of a window in the grid of the model, two or three numbers.
+        stride: Step between windows, at most the patch.
+        fill: What a window is filled with after normalisation; the mean of the input unless given.
+        evaluations: Most windows; where there would be more, patch and stride grow together.
+        seconds: Time for all of them; what takes longer is left out, never half made.
+        copies: Windows a run, where the graph's first axis is symbolic.
+    """
+
+    method: Literal["occlusion"]
+    patch: tuple[Size, ...]
+    stride: tuple[Size, ...]
+    fill: Number | None = None
+    evaluations: Annotated[int, Field(ge=4, le=100_000)] = 400
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    copies: Annotated[int, Field(ge=1, le=256)] = 1
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Occlusion:
+        if len(self.patch) != len(self.stride) or any(
+            step > size for step, size in zip(self.stride, self.patch, strict=False)
+        ):
+            raise ValueError("patch and stride go together, and no stride is above its patch")
+        return self
+
+
+class ActivationMap(Table):
+    """``[output.saliency]``: a map that the graph itself gives, stretched over its input.
+
+    Attributes:
+        channel: Which channel of the tensor, where its layout has C.
+    """
+
+    method: Literal["output"]
+    tensor: TensorName
+    layout: Literal["NHW", "NCHW", "NHWC", "NDHW", "NCDHW", "NDHWC"]
+    channel: Index = 0
+
+
 class Output(Table):
     """``[output]``.
 
     Attributes:
         volume: Measure the volume of each segment in mL.
+        saliency: A heat map of the most significant finding that has a score.
     """
 
     task: Literal["segmentation", "classification", "measurement"]
@@ -172,6 +228,7 @@ class Output(Table):
     volume: bool = False
     intensity: Intensity | None = None
     finding: tuple[FindingTable, ...] = ()
+    saliency: Annotated[Occlusion | ActivationMap, Field(discriminator="method")] | None = None
 
     def segments(self) -> tuple[Segment, ...]:
         """The labels of a segmentation, by number."""
@@ -184,6 +241,7 @@ class Output(Table):
         """Names of the ONNX outputs that are read."""
         names = [self.labels.tensor] if self.labels else []
         names += [name for finding in self.finding for name in finding.tensors()]
+        names += [self.saliency.tensor] if isinstance(self.saliency, ActivationMap) else []
         return tuple(dict.fromkeys(names))
 
     @property
@@ -214,6 +272,10 @@ class Output(Table):
             (
                 not segmentation and (self.volume or self.intensity is not None),
                 "volume and intensity are measured of segments",
+            ),
+            (
+                self.saliency is not None and not any(entry.score for entry in self.finding),
+                "saliency explains a score, and no finding has one",
             ),
             (len(set(numbers)) != len(numbers), "segment numbers are unique"),
             (len(set(names)) != len(names), "labels of segments and names of findings are unique"),

@@ -71,16 +71,9 @@ def label_block(
     Raises:
         InferenceError: Another shape, a channel too few, or a label nobody declared.
     """
-    scores = _channels_first(spec.layout, tensor)
-    if scores.shape[1:] != shape:
-        raise InferenceError(f"{spec.tensor} has shape {tensor.shape}, which fits no {shape}")
     if spec.encoding == "index":
-        return _numbered(spec, segments, scores), None
-    if len(scores) <= max(entry.source_channel for entry in segments):
-        raise InferenceError(f"{spec.tensor} has {len(scores)} channels, too few for its segments")
-    scores = activate(scores.astype(np.float32), spec.activation, axis=0)
-    if scores.min() < -_ROUNDING or scores.max() > 1 + _ROUNDING:
-        raise InferenceError(f"{spec.tensor} holds values that are no probabilities")
+        return _numbered(spec, segments, _in_grid(spec, tensor, shape)), None
+    scores = _probabilities(spec, segments, tensor, shape)
     if spec.select == "argmax":
         numbers = np.zeros(len(scores), np.uint8)
         for entry in segments:
@@ -92,6 +85,41 @@ def label_block(
     best, highest = passing.argmax(axis=0), passing.max(axis=0)
     numbers = np.array([entry.number for entry in segments], np.uint8)
     return np.where(highest >= 0, numbers[best], np.uint8(0)), highest
+
+
+def probability_block(
+    spec: Labels, segments: tuple[SegmentTable, ...], tensor: NDArray[Any], shape: Shape
+) -> NDArray[np.float32]:
+    """Probabilities of one run, in the padded model grid, clipped to [0, 1].
+
+    Args and errors are those of `label_block`.
+
+    Returns:
+        ``(segments, slices, rows, columns)``, segments by number.
+    """
+    scores = _probabilities(spec, segments, tensor, shape)
+    by_number = sorted(segments, key=lambda entry: entry.number)
+    chosen = scores[[entry.source_channel for entry in by_number]]
+    return np.clip(chosen, 0.0, 1.0)
+
+
+def _in_grid(spec: Labels, tensor: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    scores = channels_first(spec.layout, tensor)
+    if scores.shape[1:] != shape:
+        raise InferenceError(f"{spec.tensor} has shape {tensor.shape}, which fits no {shape}")
+    return scores
+
+
+def _probabilities(
+    spec: Labels, segments: tuple[SegmentTable, ...], tensor: NDArray[Any], shape: Shape
+) -> NDArray[np.float32]:
+    scores = _in_grid(spec, tensor, shape)
+    if len(scores) <= max(entry.source_channel for entry in segments):
+        raise InferenceError(f"{spec.tensor} has {len(scores)} channels, too few for its segments")
+    made: NDArray[np.float32] = activate(scores.astype(np.float32), spec.activation, axis=0)
+    if made.min() < -_ROUNDING or made.max() > 1 + _ROUNDING:
+        raise InferenceError(f"{spec.tensor} holds values that are no probabilities")
+    return made
 
 
 def _numbered(
@@ -112,7 +140,7 @@ def _numbered(
     return whole
 
 
-def _channels_first(layout: str, tensor: NDArray[Any]) -> NDArray[Any]:
+def channels_first(layout: str, tensor: NDArray[Any]) -> NDArray[Any]:
     """``(channels, slices, rows, columns)`` of a tensor, whichever axis its slices are."""
     if tensor.ndim != len(layout):
         raise InferenceError(f"an output has shape {tensor.shape}, which is not {layout}")
@@ -156,6 +184,7 @@ def segment_findings(plan: Plan, tally: Tally, basis: str) -> list[Sized]:
             segment=entry.number,
             measurements=_measurements(plan, tally, entry.number),
             site=entry.site,
+            laterality=entry.laterality,
             severity=entry.severity,
         )
         found.append((finding, count / plan.volume.voxels.size))
@@ -193,7 +222,7 @@ def tensor_findings(
         confidence, review = _none(basis), False
         if entry.score is not None:
             score = entry.score
-            value = _probability(_flat(tensors, score.tensor), score.index, score.activation)
+            value = probability(_flat(tensors, score.tensor), score.index, score.activation)
             review = score.review is not None and score.review[0] <= value <= score.review[1]
             if value < score.threshold and not review:
                 continue
@@ -209,6 +238,7 @@ def tensor_findings(
             measurements=tuple(_measured(tensors, part) for part in entry.measurement),
             evaluations=tuple(_evaluated(tensors, part, basis) for part in entry.evaluation),
             site=entry.site,
+            laterality=entry.laterality,
             severity=entry.severity,
             needs_review=review,
         )
@@ -246,7 +276,12 @@ def _at(values: Floats, index: int) -> float:
     return float(values[index])
 
 
-def _probability(values: Floats, index: int, activation: Activation) -> float:
+def probability(values: Floats, index: int, activation: Activation) -> float:
+    """One probability among the scores of a tensor.
+
+    Raises:
+        InferenceError: There is none at that index, or it lies outside [0, 1].
+    """
     value = _at(activate(values, activation, axis=0), index)
     if not -_ROUNDING <= value <= 1 + _ROUNDING:
         raise InferenceError(f"the probability {value:g} lies outside 0 to 1")
@@ -270,7 +305,7 @@ def _evaluated(
     if len(values) != len(spec.values):
         raise InferenceError(f"{spec.tensor} has {len(values)} scores for {len(spec.values)}")
     best = int(values.argmax())
-    sure = _probability(values, best, spec.activation)
+    sure = probability(values, best, spec.activation)
     return Evaluation(spec.name, spec.values[best], Confidence(sure, "model"))
 
 

@@ -93,24 +93,24 @@ class Plan:
         }
         return {tensor: known[fact] for tensor, fact in self.spec.facts.items()}
 
-    def back(self, labels: NDArray[np.uint8], slices: int) -> NDArray[np.uint8]:
-        """Labels of the (padded) model grid in the oriented grid.
+    def back(self, values: NDArray[T], slices: int) -> NDArray[T]:
+        """Labels, probabilities or a map of the (padded) model grid in the oriented grid.
 
-        Each voxel of the image takes the label of the model voxel that its centre lies in.
+        Each voxel of the image takes the value of the model voxel that its centre lies in.
 
         Args:
-            labels: ``(slices, rows, columns)`` as the graph gave them, padding included.
+            values: ``(slices, rows, columns)`` as the graph gave them, padding included.
             slices: How many slices of the oriented grid the block has.
         """
         full = (slices, *self.shape[1:])
         if self.scale == (1.0, 1.0, 1.0):
-            return labels[: full[0], : full[1], : full[2]]
+            return values[: full[0], : full[1], : full[2]]
         limits = (self._depth(slices), *self.model_shape[1:])
         index = [
             np.minimum(((np.arange(n) + 0.5) / step).astype(np.intp), limit - 1)
             for n, step, limit in zip(full, self.scale, limits, strict=True)
         ]
-        return labels[np.ix_(*index)]
+        return values[np.ix_(*index)]
 
     def unpadded(self, block: NDArray[T]) -> NDArray[T]:
         """A block of the model grid without its padding."""

@@ -12,6 +12,9 @@ from ai.types import Code
 # Coding scheme designators of PS3.16 8; private ones begin with 99.
 _SCHEMES = r"SCT|DCM|RADLEX|LN|UCUM|FMA|NCIt|IBSI|UMLS|99[A-Z0-9_]{1,14}"
 
+# PS3.16 CID 244: left, right, right and left, unilateral.
+_SIDES = ("7771000", "24028007", "51440002", "66459002")
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -53,6 +56,13 @@ def _unit(code: Code) -> Code:
     return code
 
 
+def _side(code: Code) -> Code:
+    if (code.scheme, code.value) not in {("SCT", value) for value in _SIDES}:
+        raise ValueError(f"a laterality is a code of SCT: {', '.join(_SIDES)}")
+    return code
+
+
 Concept = Annotated[Code, BeforeValidator(_code)]
 Category = Annotated[Concept, AfterValidator(_category)]
 Unit = Annotated[Concept, AfterValidator(_unit)]
+Laterality = Annotated[Concept, AfterValidator(_side)]
