@@ -7,6 +7,7 @@ instances that were stored and then found wrong, named as the audit chain names 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ from dicomnode.cli.common import (
 
 if TYPE_CHECKING:
     from config.schema import Settings
+    from storage.db import Ledger
     from storage.quarantine import Quarantine, Refused
     from storage.records import Instance
 
@@ -166,23 +168,31 @@ def delete(name: Name, config: ConfigFile = None) -> None:
     settings, ledger = open_data(config)
     if name.startswith(_INSTANCE):
         row = _instance(name)
-        with ledger.transaction() as change:
-            change.audit(
-                "instance.deleted",
-                object=row.label(),
-                detail={"digest": row.digest, "reason": row.reason},
-                actor=operator(),
-            )
-            ObjectStore(settings.node.data_dir).remove(row.object_key)
+        store = ObjectStore(settings.node.data_dir)
+        detail = {"digest": row.digest, "reason": row.reason}
+        _delete(ledger, "instance", row.label(), detail, lambda: store.remove(row.object_key))
     else:
         quarantine = _quarantine(settings)
         entry = quarantine.find(name)
-        with ledger.transaction() as change:
-            change.audit(
-                "quarantine.deleted",
-                object=f"quarantine:{entry.digest}",
-                detail={"reason": entry.reason},
-                actor=operator(),
-            )
-            quarantine.remove(entry)
+        subject = f"quarantine:{entry.digest}"
+        detail = {"reason": entry.reason}
+        _delete(ledger, "quarantine", subject, detail, lambda: quarantine.remove(entry))
     say("Its bytes are deleted.")
+
+
+def _delete(
+    ledger: Ledger,
+    kind: str,
+    subject: str,
+    detail: Mapping[str, Any],
+    remove: Callable[[], None],
+) -> None:
+    """Put on record that bytes are to go, remove them, and put on record that they are gone.
+
+    Whenever a crash comes, what is on record is true; the same command then finishes it.
+    """
+    for action, step in (("deleting", remove), ("deleted", None)):
+        with ledger.transaction() as change:
+            change.audit(f"{kind}.{action}", object=subject, detail=detail, actor=operator())
+        if step is not None:
+            step()
