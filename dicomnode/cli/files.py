@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Paths = Annotated[list[Path], typer.Argument(exists=True, help="Files or folders.")]
 To = Annotated[str, typer.Option("--to", help="AE@HOST:PORT, or a destination's name.")]
 
+# What is no DICOM object, by the kind of result.
+_JSON_FILES = {"json": "report.json", "fhir": "fhir.json"}
+
 
 def peer_of(text: str, settings: Settings) -> Peer:
     """A destination's name, or ``AE@HOST:PORT``.
@@ -44,14 +47,16 @@ def files_in(paths: list[Path]) -> list[Path]:
     """The files themselves and every file below the folders, sorted.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or something named is neither file nor folder.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             found += sorted(entry for entry in path.rglob("*") if entry.is_file())
-        else:
+        elif path.is_file():
             found.append(path)
+        else:  # reading a pipe would wait for whoever writes it
+            raise UsageError(f"{path} is neither a file nor a folder")
     if not found:
         raise UsageError("there is no file in " + ", ".join(map(str, paths)))
     return found
@@ -128,10 +133,11 @@ def infer(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the objects.")],
     config: ConfigFile = None,
 ) -> None:
-    """Run a model on one series without a network; objects and a picture go to a folder."""
+    """Run a model on one series without a network; objects, reports and pictures go to a folder."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from dicomnode.results.provenance import Provenance  # noqa: PLC0415
+    from dicomnode.results.rendering import source_picture  # noqa: PLC0415
     from dicomnode.results.uids import result_uid  # noqa: PLC0415
     from dicomnode.series.decode_pool import DecodePool  # noqa: PLC0415
     from dicomnode.work.models import make_engine, make_registry  # noqa: PLC0415
@@ -165,17 +171,22 @@ def infer(
             package,
             make_engine(settings, registry),
             provenance,
+            kinds=("pdf", *_JSON_FILES),
             decoder=decoder,
             deadline_seconds=settings.models.job_seconds or None,
         )
     output.mkdir(parents=True, exist_ok=True)
     for result in analysis.results:
-        path = output / f"{result.kind}.dcm"
+        path = output / _JSON_FILES.get(result.kind, f"{result.kind}.dcm")
         path.write_bytes(result.content)
         say(str(path))
-    drawn = output / "annotated.png"
-    drawn.write_bytes(picture(analysis, package))
-    say(str(drawn))
+    series = analysis.series
+    for name, content in (
+        ("source.png", source_picture(series.volume, series.headers)),
+        ("annotated.png", picture(analysis, package)),
+    ):
+        (output / name).write_bytes(content)
+        say(str(output / name))
     for finding in analysis.answer.findings:
         say(f"{finding.description}")
 

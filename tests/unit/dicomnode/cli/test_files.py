@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
+from dicomnode.results.json_report import findings_of
 from dicomnode.sample import write_sample_radiograph, write_sample_study
 from tests import factories
 from tests.unit.dicomnode.cli.conftest import Run
@@ -37,6 +39,24 @@ NOT_DICOM = {
 }
 
 
+def options(command: str, folder: Path) -> tuple[object, ...]:
+    """What a command wants beside its files."""
+    return {
+        "send": ("--to", "PACS@127.0.0.1:9"),
+        "infer": ("--model", "ct-tissue", "--output", folder / "out"),
+    }.get(command, ())
+
+
+@pytest.mark.feature("P41")
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("command", ["send", "explain", "infer", "validate"])
+def test_a_pipe_is_refused_and_not_waited_for(medai: Run, tmp_path: Path, command: str) -> None:
+    path = tmp_path / "pipe.dcm"
+    os.mkfifo(path)
+    done = medai(command, path, *options(command, tmp_path))
+    assert (done.code, done.err) == (2, f"{path} is neither a file nor a folder\n")
+
+
 @pytest.mark.feature("P02", "P41")
 @pytest.mark.parametrize("content", NOT_DICOM.values(), ids=NOT_DICOM.keys())
 @pytest.mark.parametrize("command", ["send", "explain", "infer", "validate"])
@@ -45,11 +65,7 @@ def test_a_file_that_is_no_dicom_gets_a_sentence(
 ) -> None:
     path = tmp_path / "file.dcm"
     path.write_bytes(content)
-    more = {
-        "send": ("--to", "PACS@127.0.0.1:9"),
-        "infer": ("--model", "ct-tissue", "--output", tmp_path / "out"),
-    }.get(command, ())
-    done = medai(command, path, *more)
+    done = medai(command, path, *options(command, tmp_path))
     told = done.out + done.err
     assert done.code == 1
     assert "file.dcm" in told
@@ -120,10 +136,15 @@ def test_explain_shows_what_each_rule_says(medai: Run, ct: Path, tmp_path: Path)
 
 
 @pytest.mark.feature("P18", "P19", "P24")
-def test_infer_writes_proved_objects_and_a_picture(
+def test_infer_writes_proved_objects_reports_and_pictures(
     medai: Run, results: Path, ct: Path, tmp_path: Path
 ) -> None:
-    assert (results / "annotated.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    pictures = {(results / name).read_bytes() for name in ("source.png", "annotated.png")}
+    assert len(pictures) == 2
+    assert all(picture.startswith(b"\x89PNG\r\n\x1a\n") for picture in pictures)
+    assert len(findings_of((results / "report.json").read_bytes())) == 4
+    assert json.loads((results / "fhir.json").read_text())["resourceType"] == "Bundle"
+    assert dcmread(results / "pdf.dcm").EncapsulatedDocument.startswith(b"%PDF-")
     assert dcmread(results / "sr.dcm").Modality == "SR"
     assert dcmread(results / "seg.dcm").Modality == "SEG"
     valid = medai("validate", results / "sr.dcm", results / "seg.dcm")
