@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from config.errors import MalformedError
 from dicomnode.series.geometry import examine, orientation
 from dicomnode.series.headers import slices_of, text, texts, value, values
-from dicomnode.series.kinds import SECONDARY_CAPTURE, is_localizer
+from dicomnode.series.kinds import SECONDARY_CAPTURE, is_localizer, is_within
 
 # What each derived fact is, for the check of rules.
 FACTS = {
@@ -146,6 +146,5 @@ def _is_derived(header: Dataset) -> bool:
     return (
         (kinds[:1] == ("DERIVED",) and sop_class not in _RADIOGRAPHS)
         or kinds[1:2] == ("SECONDARY",)
-        or sop_class == SECONDARY_CAPTURE
-        or sop_class.startswith(f"{SECONDARY_CAPTURE}.")
+        or is_within(sop_class, SECONDARY_CAPTURE)
     )

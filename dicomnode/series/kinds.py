@@ -27,10 +27,10 @@ class Kind(Enum):
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-# By the beginning of the SOP Class UID (PS3.4 B.5), where it says more than the modality.
+# By the SOP Class UID that it is or lies below (PS3.4 B.5), where it says more than the modality.
 _BY_SOP_CLASS: tuple[tuple[str, Kind], ...] = (
     (SECONDARY_CAPTURE, Kind.IMAGES),
-    ("1.2.840.10008.5.1.4.1.1.13.1.", Kind.SLICES),  # X-Ray 3D, breast tomosynthesis
+    ("1.2.840.10008.5.1.4.1.1.13.1", Kind.SLICES),  # X-Ray 3D, breast tomosynthesis
     ("1.2.840.10008.5.1.4.1.1.77.1.6", Kind.TILES),  # VL Whole Slide Microscopy
     ("1.2.840.10008.5.1.4.1.1.77.1.8", Kind.TILES),  # Confocal Microscopy Tiled Pyramidal
 )
@@ -45,11 +45,15 @@ _BY_MODALITY: Mapping[str, Kind] = {
 
 def kind_of(header: Dataset) -> Kind:
     """What an object is, by its SOP class and else its modality; errors as `headers.text`."""
-    sop_class = text(header, "SOPClassUID")
     for beginning, kind in _BY_SOP_CLASS:
-        if sop_class.startswith(beginning):
+        if is_within(text(header, "SOPClassUID"), beginning):
             return kind
     return _BY_MODALITY.get(text(header, "Modality"), Kind.OTHER)
+
+
+def is_within(uid: str, beginning: str) -> bool:
+    """Whether a UID is another or one below it; 1.77 is not below 1.7."""
+    return f"{uid}.".startswith(f"{beginning}.")
 
 
 def stands_alone(header: Dataset) -> bool:
