@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import convert_color_space
+from pydicom.uid import HTJ2KLossless
 
 from config.errors import SeriesError
 from dicomnode.sample import set_pixels
@@ -111,6 +114,39 @@ def test_slices_in_colour_are_no_measured_values(tmp_path: Path) -> None:
     with pytest.raises(SeriesError) as caught:
         load(image, tmp_path)
     assert caught.value.reason == "colour"
+
+
+# The image of the test below as OpenJPH 0.26 encodes it, losslessly; no decoder here encodes it.
+HTJ2K = (
+    "/0//UQApQAAAAAAgAAAAIAAAAAAAAAAAAAAAIAAAACAAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUE"
+    "BEAB/1wAEyCIkJCQkJCQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAy4AAf+TwAAm"
+    "+fgFB3QAwAASwAATQAASgDgCB3QAmPgDB3QA/gCHdADAABUQAAVEAAFQMHr23ADCtABYBECMAUS0AJ4lxusAhrQA"
+    "wAAWvAABa8AAFqjjAoIKQLg9LkniYoCNQuIAqScAAFqYADJyySY+m8GIFis5JLAw8gAAAGOyAzgAs0ulHek0s7VT"
+    "bgUIzFIPmIAAIrcAwAAXqkAAF6JAABehgB49pMGnP5oOgIDc4bpXYi/4hSa2df1IIFLn+FhXFPFC+Ow7J8mHxfvt"
+    "eyiBgBBS8SGEAcELA+K64UfCwswAMuMA1aOrD5x2LJ3od5OEIGKCEDGUAYqBC3HtKAChGvvGh48z3rI2apYYbIAC"
+    "Ir5yXRSQQ6VkZqAAlgKeAVcLEguaAh8C1geOFSBJJR6qVK1SHXhrJGAQRLIBgcZmiNM+AIhm34PXDgMSrBVrwIAv"
+    "iKhNwg4RBqWFGiPYiCJqBeMyGD5iR7QhBL7E7/QAV+rgqMga16oVwIIQCBORAcAAL7EgABfQEAAL1QAAAf7/AQAD"
+    "BPj/F/gbI0CgHz98gPv5Bwj0mwcPkP9/WOz3HwDg/zf/fQ8A8OOHDzgW+/fxA9CvgwD89/ED8A8AQEzMBzjA/z+A"
+    "wD7AAf7/Af3GxAAAffzwAf98BwD07eEB8v9HxX7/AQT4/23j9x8gwI8PcRz/f0B/eYAA/P8H7Kez8wByl0ZvJdE9"
+    "LlprKy0Lg+/ynr/fsp9KeR8tNkfB02dXo/v5Or1M5W8/2aVvyXsZciexlgwBxQBA9vjAFAED23EE/3se4PsAft97"
+    "/Lr/PB744wf4+f4D+Pv/f/d973/Aj/e9Xw+Pn3+AEhIIBB/BRyAkJBASCD/Cj5BA+MhHFAIQHumIfcvKeYhAeyxC"
+    "vHogWCDeAAE8uiLwAAnlAKyRcAH8ESfnAAMAgJ5Yom8cjISUZ/EADeXgMQgN78kbTCRv1gR/AID/H4Df7/v/f/8D"
+    "+P9/fwCA/wfg+37/T4AA2Bo4a2IThg/jFYBBYEfwjAvlCAYRgXyjE4EH4CCBfLAYQL5YQgfxwQgelAjArXAIwK1x"
+    "gTED2AP/2Q=="
+)
+
+
+@pytest.mark.feature("F19")
+def test_high_throughput_jpeg_2000_is_decoded(tmp_path: Path) -> None:
+    ramp = np.add.outer(np.arange(32) * 61, np.arange(32) * 23)
+    wanted = ramp + np.arange(1024).reshape(32, 32) * 7919 % 257
+    image = factories.cr_image()
+    set_pixels(image, wanted.astype(np.uint16), bits_stored=12)
+    image.PixelData = encapsulate([base64.b64decode(HTJ2K)])
+    image["PixelData"].VR = "OB"
+    image["PixelData"].is_undefined_length = True
+    image.file_meta.TransferSyntaxUID = HTJ2KLossless
+    np.testing.assert_array_equal(load(image, tmp_path).volume.voxels[0], wanted)
 
 
 @pytest.mark.feature("F19")
