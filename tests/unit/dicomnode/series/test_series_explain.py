@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib import resources
 from pathlib import Path
 
-import pydicom.data
 import pytest
 from pydicom.dataset import Dataset
 
 from ai.registry import Registry, bundled_models_path
-from config.errors import MedAIError
 from config.schema import RouteSettings
 from dicomnode.series.explain import Explanation, explain, units_of
 from dicomnode.series.headers import read_header
-from dicomnode.series.volume import load_series
 from tests import factories
 
 ROUTES = (
@@ -103,40 +99,6 @@ def test_files_that_alternate_are_sorted_into_their_series(tmp_path: Path) -> No
     paths = factories.write(mixed, tmp_path)
     units = units_of(paths, [read_header(path) for path in paths])
     assert [unit.files for unit in units] == [tuple(paths[0::2]), tuple(paths[1::2])]
-
-
-def real_files() -> list[Path]:
-    """The files that come with pydicom and pydicom-data, whatever they hold."""
-    folders = [
-        Path(pydicom.data.__file__).parent / "test_files",
-        Path(str(resources.files("data_store"))) / "data",
-    ]
-    return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-
-
-@pytest.mark.feature("F19")
-@pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:openjpeg")
-def test_every_real_file_is_explained_and_read_or_refused_plainly(registry: Registry) -> None:
-    files = real_files()
-    assert len(files) > 100
-    found = explain(files, ROUTES, registry, nobody)
-    explained = sum(len(entry.unit.files) for entry in found.units)
-    assert explained + len(found.refused) == len(files)
-    assert explained > 80
-    assert all(list(found.sentences()))
-    json.dumps(found.as_json())
-    loaded, refused = 0, 0
-    for entry in found.units:
-        try:
-            series = load_series(entry.unit.files)
-        except MedAIError:
-            refused += 1
-            continue
-        assert entry.quality.ok
-        assert series.volume.voxels.shape[0] == entry.facts.slices
-        loaded += 1
-    assert loaded > 15
-    assert refused > 0
 
 
 def test_a_folder_is_searched_through(tmp_path: Path, registry: Registry) -> None:
