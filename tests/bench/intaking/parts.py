@@ -79,7 +79,7 @@ class Session:
         self.found["compare"] = told.as_json(results)
         if self.plot:
             made_on = f"{os.cpu_count()} cores, loopback, Python {platform.python_version()}"
-            note = f"{made_on}. {' and '.join(DURABLE)} wait for the disk before they say Success."
+            note = f"{made_on}. The node and Orthanc wait for the disk before they say Success."
             write_plot(self.plot, results, note)
         return "\n".join(
             (
@@ -156,7 +156,7 @@ class Session:
         start, shape = self.receivers[NODE].start, self.scale.held_shape
         measured = [held(self.bench, start, shape, path) for path in PATHS]
         self.found["memory"] = [{**asdict(one), "mib_each": one.each} for one in measured]
-        numbers = (f"{number} associations" for number in measured[0].pss)
+        numbers = (f"{number} held" for number in measured[0].pss)
         rows = [
             (one.path, *(told.number(mib) for mib in one.pss.values()), f"{one.each:.2f}")
             for one in measured

@@ -12,7 +12,7 @@ from tests.bench.intaking.images import SHAPES
 from tests.bench.intaking.senders import NAGLE
 
 WIDTH, MARGIN, GAP = 960, 24, 28
-PANEL_HEIGHT, PLOT_HEIGHT = 218, 140
+PANEL_HEIGHT, PLOT_HEIGHT = 200, 140
 HEAD = 92
 PANELS_A_ROW = 2
 COLOURS = {
@@ -23,7 +23,11 @@ COLOURS = {
     "Orthanc": "#7a7f87",
     "pynetdicom": "#c3c7cc",
 }
-SENDER_WORDS = {"own": "no delay", "dcmsend": "dcmsend, no delay", NAGLE: "dcmsend with Nagle"}
+SENDER_WORDS = {
+    "own": "sender without delay",
+    "dcmsend": "dcmsend without delay",
+    NAGLE: "sender with Nagle's algorithm",
+}
 STYLE = """
 text { font-family: system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif; fill: #24292f }
 .title { font-size: 20px; font-weight: 600 }
@@ -60,7 +64,9 @@ def panels(results: Results) -> list[Panel]:
 
 def _size(shape: str) -> str:
     size = SHAPES[shape].bytes
-    return f"{size / 1e6:.3g} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+    if size < 1e5:
+        return f"{size / 1e3:.0f} kB"
+    return f"{size / 1e6:.{0 if size > 1e7 else 1}f} MB"
 
 
 def _associations(case: Case) -> str:
@@ -137,4 +143,4 @@ def _panel(panel: Panel, left: float, top: float, width: float) -> Iterable[str]
 
 
 def _rate(rate: float) -> str:
-    return f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}"
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.{1 if rate >= 1 else 2}f}"
