@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -77,3 +78,22 @@ def test_a_second_waiter_is_refused_in_plain_words_until_the_first_has_gone(
         Nudged(tmp_path, "worker")
     waiter.close()
     Nudged(tmp_path, "worker").close()
+
+
+def test_what_a_killed_process_left_is_no_hindrance(tmp_path: Path, waiter: Nudged) -> None:
+    waiter.close()
+    assert (tmp_path / "run" / "worker").is_socket()
+    nudge(tmp_path, "worker")  # to nobody
+    again = Nudged(tmp_path, "worker")
+    nudge(tmp_path, "worker")
+    assert again.wait(60)
+    again.close()
+
+
+@pytest.mark.feature("P25")
+def test_no_other_user_may_wake_a_waiter_or_take_its_place(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o777)
+    (tmp_path / "run").chmod(0o777)
+    nudged = Nudged(tmp_path, "worker")
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+    nudged.close()
