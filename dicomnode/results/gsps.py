@@ -22,6 +22,7 @@ from ai.types import Answer, Volume
 from dicomnode.results.document import (
     add_body_part,
     image_reference,
+    image_references,
     new_result,
     referenced_series,
 )
@@ -124,7 +125,7 @@ def _add_grey_pipeline(result: Dataset, volume: Volume, sources: Sequence[Datase
 def _softcopy_voi(voi: Voi, images: Sequence[Dataset]) -> Dataset:
     item = Dataset()
     if images:
-        item.ReferencedImageSequence = _image_references(images)
+        item.ReferencedImageSequence = image_references(images)
     _WRITTEN[type(voi)](item, voi)
     return item
 
@@ -157,20 +158,8 @@ def _referenced(sources: Sequence[Dataset]) -> list[Dataset]:
     for source in sources:
         by_series.setdefault(str(source.SeriesInstanceUID), []).append(source)
     for item in items:
-        item.ReferencedImageSequence = _image_references(by_series[str(item.SeriesInstanceUID)])
+        item.ReferencedImageSequence = image_references(by_series[str(item.SeriesInstanceUID)])
     return items
-
-
-def _image_references(sources: Sequence[Dataset]) -> list[Dataset]:
-    """One item an instance; the frames of a multi-frame one are listed in it."""
-    items: dict[str, Dataset] = {}
-    for source in sources:
-        item = image_reference(source)
-        known = items.setdefault(str(source.SOPInstanceUID), item)
-        if known is not item:
-            numbers = np.atleast_1d(known.ReferencedFrameNumber).tolist()
-            known.ReferencedFrameNumber = [*numbers, item.ReferencedFrameNumber]
-    return list(items.values())
 
 
 def _displayed_area(source: Dataset) -> Dataset:

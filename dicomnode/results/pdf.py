@@ -30,7 +30,7 @@ from reportlab.platypus import Image, KeepTogether, Paragraph, SimpleDocTemplate
 from ai.types import Answer, Finding, Volume
 from dicomnode.results import codes
 from dicomnode.results.assessment import confidence_said, extent_of, severity_of, summarize
-from dicomnode.results.document import image_reference, new_result
+from dicomnode.results.document import new_result, reference
 from dicomnode.results.drawing import color_of
 from dicomnode.results.provenance import WARNING, Provenance, code_item, plain
 from dicomnode.results.rendering import annotated_picture
@@ -85,9 +85,9 @@ def build_encapsulated_pdf(
     result.DocumentTitle = plain(f"AI findings of {model.name}, unverified", 64)
     result.ConceptNameCodeSequence = [code_item(codes.IMAGING_REPORT)]
     result.VerificationFlag = "UNVERIFIED"
-    result.SourceInstanceSequence = list(
-        {str(each.SOPInstanceUID): image_reference(each) for each in sources}.values()
-    )
+    result.SourceInstanceSequence = [
+        reference(each) for each in {str(each.SOPInstanceUID): each for each in sources}.values()
+    ]
     result.MIMETypeOfEncapsulatedDocument = "application/pdf"
     result.EncapsulatedDocumentLength = len(document)
     result.add_new("EncapsulatedDocument", "OB", document + b"\0" * (len(document) % 2))

@@ -37,20 +37,23 @@ def source_indices(
     Returns:
         Slices by index, in the order of the references, and findings.
     """
-    known = {
-        (str(each.get("SOPInstanceUID")), str(each.get("SOPClassUID")), frame_number(each)): index
-        for index, each in enumerate(context.sources)
-    }
+    known: defaultdict[tuple[str, str], dict[int | None, int]] = defaultdict(dict)
+    for index, each in enumerate(context.sources):
+        instance = str(each.get("SOPInstanceUID")), str(each.get("SOPClassUID"))
+        known[instance][frame_number(each)] = index
     found, wrong = [], []
     for item in items:
-        uid, sop_class = item.get("ReferencedSOPInstanceUID"), item.get("ReferencedSOPClassUID")
-        for number in np.atleast_1d(item.get("ReferencedFrameNumber") or 0).tolist():
-            index = known.get((str(uid), str(sop_class), int(number) or None))
-            if index is None:
-                text = "an image reference leads to no source, or names it wrongly"
-                wrong.append(GateFinding("reference", "PS3.3 10.3", text))
-            else:
-                found.append(index)
+        frames = known[
+            str(item.get("ReferencedSOPInstanceUID")), str(item.get("ReferencedSOPClassUID"))
+        ]
+        numbers = item.get("ReferencedFrameNumber")
+        # Without numbers the whole instance is meant.
+        named = list(frames) if numbers is None else np.atleast_1d(numbers).tolist()
+        if not named or not frames.keys() >= set(named):
+            text = "an image reference leads to no source, or names it wrongly"
+            wrong.append(GateFinding("reference", "PS3.3 10.3", text))
+        else:
+            found += [frames[number] for number in named]
     return found, wrong
 
 
