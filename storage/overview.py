@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -87,12 +88,19 @@ def studies(limit: int = 100) -> list[dict[str, Any]]:
                     "instances": series.instances,
                     "state": series.state,
                     "reason": series.reason,
+                    "quality": _quality(series),
                 }
                 for series in study.series.order_by(Series.first_object_at)
             ],
         }
         for study in rows
     ]
+
+
+def _quality(series: Series) -> list[dict[str, Any]]:
+    """The verdict on each unit of a series, with every reason; none before it is complete."""
+    units = json.loads(series.explanation or "[]")
+    return [{"subject": unit["subject"], **unit["quality"]} for unit in units]
 
 
 def jobs(limit: int = 100) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from config.schema import PeerSettings, RouteSettings
-from storage import index, jobs
+from storage import index, jobs, overview
 from storage.index import Kept
 from storage.records import AuditEvent, Instance, Job, Series, Study
 from tests import factories
@@ -142,6 +142,10 @@ def test_a_gap_that_stays_ends_with_give_up(node: Node, later: Callable[[float],
     later(86401)
     assert node.step() == 0
     assert "slices are missing" in only_series().reason
+    (study,) = overview.studies()
+    (verdict,) = study["series"][0]["quality"]
+    assert verdict["subject"] == only_series().series_instance_uid
+    assert [reason["code"] for reason in verdict["reasons"]] == ["gap"]
 
 
 def test_forced_is_taken_as_it_is(node: Node) -> None:
