@@ -9,6 +9,7 @@ from __future__ import annotations
 from config.schema import Settings
 from storage import index, jobs, outbox
 from storage.db import Ledger
+from storage.replay import replay
 from storage.tidy import tidy
 
 
@@ -20,15 +21,21 @@ def recover(ledger: Ledger, settings: Settings) -> dict[str, int]:
         settings: With an absolute ``node.data_dir``.
 
     Returns:
-        Counts by what was done: ``folders_checked``, ``objects_kept`` (named by a row),
+        Counts by what was done: ``journal_objects`` (acknowledged, in the journal still),
+        ``journal_restored`` (of these, without file or row), ``journal_damaged`` (segments kept
+        aside), ``folders_checked``, ``objects_kept`` (named by a row),
         ``objects_removed`` (named by none, never acknowledged), ``unfinished_removed``,
         ``associations_lost``, ``jobs_returned``, ``deliveries_returned``.
 
     Raises:
         StorageError: The disk or the database refused.
     """
+    replayed = replay(ledger)
     found = tidy(settings.node.data_dir, index.known_keys)
     counts = {
+        "journal_objects": replayed.objects,
+        "journal_restored": replayed.restored,
+        "journal_damaged": replayed.damaged,
         "folders_checked": found.folders,
         "objects_kept": found.kept,
         "objects_removed": found.removed,

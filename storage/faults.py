@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
 
 from config.errors import StorageError
 from storage.db import FILE_NAME
 from storage.objects import ObjectStore
+from storage.runs import FAULT, SPOOL
 
 PROBE_SECONDS = 2.0
 """How long another may hold the writer's lock before that is a fault."""
@@ -38,7 +39,7 @@ def faults(data_dir: Path, *, min_free: Literal["auto"] | int = "auto") -> list[
         ObjectStore(data_dir, min_free=min_free).check_room()
     except StorageError as error:
         found.append(str(error))
-    return [*found, *_database_faults(data_dir / FILE_NAME)]
+    return [*found, *_database_faults(data_dir / FILE_NAME), *_waiting(data_dir)]
 
 
 def _folder_faults(data_dir: Path) -> Iterator[str]:
@@ -49,6 +50,15 @@ def _folder_faults(data_dir: Path) -> Iterator[str]:
             yield f"{what} is missing"
         elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):  # also on a read-only disk
             yield f"{what} cannot be written"
+
+
+def _waiting(data_dir: Path) -> Iterator[str]:
+    """Why objects that were acknowledged have no row yet, as the receivers say."""
+    for path in sorted((data_dir / SPOOL).glob(f"*/{FAULT}")):
+        with suppress(OSError):  # that receiver ended at this very moment
+            if why := path.read_text(encoding="utf-8", errors="replace").strip():
+                yield f"acknowledged objects wait in the intake journal: {why}"
+                return
 
 
 def _database_faults(path: Path) -> Iterator[str]:

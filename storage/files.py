@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from config.errors import OutOfSpaceError, StorageError
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -45,3 +47,14 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def sync_file_system(fd: int) -> None:
+    """Make everything durable on the file system that a file lies on (syncfs(2)).
+
+    Raises:
+        OSError: Something could not be written.
+    """
+    if _LIBC.syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

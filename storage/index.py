@@ -24,6 +24,8 @@ class Arrival:
         size: Length of the data set in bytes.
         object_key: Where the object store keeps it.
         association_id: The association that brought it.
+        received_at: When it had come whole, seconds since the epoch; None for the moment that its
+            row is written.
     """
 
     sop_instance_uid: str
@@ -35,6 +37,7 @@ class Arrival:
     size: int
     object_key: str
     association_id: int
+    received_at: float | None = None
 
 
 class Kept(Enum):
@@ -43,6 +46,7 @@ class Kept(Enum):
     NEW = "new"
     SAME = "same"  # the same bytes are here already; the caller removes its file
     REVISION = "revision"  # same SOP Instance UID, other bytes: both are kept
+    JOURNALED = "journaled"  # durable in the intake journal; which of the others shows later
 
 
 def open_association(
@@ -119,7 +123,19 @@ def members_digest(pairs: Sequence[tuple[str, str]]) -> str:
 def record_arrivals(ledger: Ledger, arrivals: Sequence[Arrival]) -> list[Kept]:
     """Give every arrival its row, all in one transaction."""
     with ledger.transaction() as change:
+        _adopt(arrivals, change.now)
         return [_record(arrival, change.now) for arrival in arrivals]
+
+
+def _adopt(arrivals: Sequence[Arrival], now: float) -> None:
+    """Make up associations that a database restored from an older backup does not know."""
+    database = Instance._meta.database
+    for association_id in {arrival.association_id for arrival in arrivals}:
+        database.execute_sql(
+            "INSERT OR IGNORE INTO association (id, calling_ae, called_ae, address, receiver,"
+            " opened_at, closed_at, outcome) VALUES (?, '', '', '', 'journal', ?, ?, 'lost')",
+            (association_id, now, now),
+        )
 
 
 def _record(arrival: Arrival, now: float) -> Kept:
@@ -148,10 +164,21 @@ def _record(arrival: Arrival, now: float) -> Kept:
             arrival.size,
             arrival.object_key,
             arrival.association_id,
-            now,
+            now if arrival.received_at is None else arrival.received_at,
         ),
     )
     return Kept.REVISION if known else Kept.NEW
+
+
+def key_of(sop_instance_uid: str, digest: str) -> str | None:
+    """The key of the version of an instance that has these bytes, or None without a row."""
+    row = (
+        Instance.select(Instance.object_key)
+        .where((Instance.sop_instance_uid == sop_instance_uid) & (Instance.digest == digest))
+        .tuples()
+        .first()
+    )
+    return None if row is None else str(row[0])
 
 
 def known_keys(keys: Sequence[str]) -> set[str]:

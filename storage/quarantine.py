@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 from config.errors import UsageError
 from storage.files import storage_errors, sync_folder
-from storage.objects import Incoming
+from storage.incoming import Incoming
 
 SHORTEST_NAME = 8
 """Digits of a digest that name a refused object at least."""
@@ -79,8 +78,7 @@ class Quarantine:
                 refused.discard()
                 return path.exists()
             self._make_room(refused.size)
-            refused.finish()
-            os.fsync(refused.fd)
+            refused.sync()
             facts = {"digest": refused.digest, "size": refused.size, "received_at": time.time()}
             note = json.dumps({**facts, **why}, indent=1)
             path.with_suffix(".json").write_text(note, encoding="utf-8")

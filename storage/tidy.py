@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.files import storage_errors
-from storage.objects import CLOSED, FOLDER, OBJECTS, SPOOL, TOKEN, mark_closed
+from storage.runs import (
+    CLOSED,
+    FAULT,
+    FOLDER,
+    OBJECTS,
+    SEGMENT_NAME,
+    SPOOL,
+    TOKEN,
+    mark_closed,
+)
 
 Known = Callable[[Sequence[str]], set[str]]
 """Of the keys given, those that a row names."""
@@ -83,10 +92,12 @@ def _empty_spool(path: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         names = os.listdir(fd)
+        if any(SEGMENT_NAME.fullmatch(name) for name in names):
+            return 0  # acknowledged objects: for `storage.replay`
         for name in names:
             os.unlink(name, dir_fd=fd)
         os.rmdir(path)
-        return len(names)
+        return sum(1 for name in names if name != FAULT)
     except (BlockingIOError, FileNotFoundError):
         return 0
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from config.errors import StorageError
 from storage.db import Ledger
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
+SETTLE_SECONDS = 2.0
+"""How long the end of an association waits for the rows of its objects."""
 
 
 class Closing:
@@ -24,11 +27,18 @@ class Closing:
 
     Args:
         ledger: Where the rows are.
+        settled: Whether the objects of an association have their rows, waiting so many seconds.
         first_retry_seconds: Pause before the second attempt; it doubles.
     """
 
-    def __init__(self, ledger: Ledger, first_retry_seconds: float = FIRST_RETRY_SECONDS) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        settled: Callable[[int, float], bool],
+        first_retry_seconds: float = FIRST_RETRY_SECONDS,
+    ) -> None:
         self._ledger = ledger
+        self._settled = settled
         self._first_retry_seconds = first_retry_seconds
         self._left: dict[int, str] = {}
         self._changed = threading.Condition()
@@ -37,7 +47,7 @@ class Closing:
 
     def close(self, association_id: int, outcome: str) -> bool:
         """Close one row; whether it is written. If not, it will be."""
-        if self._written(association_id, outcome):
+        if self._written(association_id, outcome, SETTLE_SECONDS):
             return True
         with self._changed:
             self._left[association_id] = outcome
@@ -55,7 +65,10 @@ class Closing:
         if thread is not None:
             thread.join()
 
-    def _written(self, association_id: int, outcome: str) -> bool:
+    def _written(self, association_id: int, outcome: str, patience: float = 0.0) -> bool:
+        """Write the row, after those of all that the association brought."""
+        if not self._settled(association_id, patience):
+            return False
         try:
             close_association(self._ledger, association_id, outcome)
         except StorageError as error:

@@ -1,34 +1,32 @@
 """Group commit: objects finished at the same moment share disk syncs and a row transaction.
 
-Whoever comes first while nobody commits leads: it takes all that waits, makes the files durable
-one after the other (eight threads that sync at once are slower), syncs the folder once, commits
-one transaction and tells each how it went. Who came meanwhile is led by the first among them. A
-lone sender so pays no thread switch, and many share one another's waits.
+Whoever comes first while nobody commits leads: it takes all that waits, makes it durable with one
+write or one after the other (eight threads that sync at once are slower), and tells each how it
+went. Who came meanwhile is led by the first among them. A lone sender so pays no thread switch, and
+many share one another's waits. Small objects go to the intake journal; what it has no room for, and
+every large object, goes to a file of its own, in a lane of its own.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
-from config.errors import MedAIError, StorageError
+from config.errors import MedAIError
 from storage.db import Ledger
+from storage.incoming import Incoming
 from storage.index import Arrival, Kept, known_keys, record_arrivals
-from storage.objects import Incoming, ObjectStore
-
-_MOMENT = struct.Struct("<d")
+from storage.objects import ObjectStore
+from storage.settler import Settler
+from storage.turn import Turn
 
 
 @dataclass
 class _Waiter:
     incoming: Incoming
-    arrival_of: Callable[[str], Arrival]
+    arrival: Arrival
     since: float = field(default_factory=time.monotonic)
     turn: threading.Lock = field(default_factory=threading.Lock)
     leads: bool = False
@@ -36,37 +34,21 @@ class _Waiter:
     error: MedAIError | None = None
 
 
-class GroupCommit:
-    """Makes finished objects durable and known, many at a time.
+class _Lane:
+    """Lets many threads have their work done together by the first of them.
 
     Args:
-        store: Where the files are.
-        ledger: Where the rows go.
-        on_kept: Called after a batch brought something new.
+        commit: Does the work of a batch; sets what became of each.
     """
 
-    def __init__(self, store: ObjectStore, ledger: Ledger, on_kept: Callable[[], None]) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._on_kept = on_kept
+    def __init__(self, commit: Callable[[list[_Waiter]], None]) -> None:
+        self._commit = commit
         self._mutex = threading.Lock()
         self._waiting: list[_Waiter] = []
         self._led = False
-        self._doubtful: list[str] = []
-        path = store.data_dir / "commit.lock"
-        self._turn_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
-    def commit(self, incoming: Incoming, arrival_of: Callable[[str], Arrival]) -> Kept:
-        """Make one object durable and record it; returns when both are done.
-
-        Args:
-            incoming: The finished file.
-            arrival_of: The row to write, given the key that the file was kept under.
-
-        Raises:
-            StorageError: It is not stored; nothing of it stays.
-        """
-        waiter = _Waiter(incoming, arrival_of)
+    def join(self, waiter: _Waiter) -> None:
+        """Have one object's work done; returns when it is, raises what went wrong with it."""
         waiter.turn.acquire()
         with self._mutex:
             self._waiting.append(waiter)
@@ -79,9 +61,6 @@ class GroupCommit:
             self._lead()
         if waiter.error is not None:
             raise waiter.error
-        if waiter.kept is None:
-            raise RuntimeError("a commit ended without a result")
-        return waiter.kept
 
     def _lead(self) -> None:
         with self._mutex:
@@ -102,12 +81,76 @@ class GroupCommit:
                 if not waiter.leads:
                     waiter.turn.release()
 
-    def _commit(self, batch: list[_Waiter]) -> None:
+
+class GroupCommit:
+    """Makes finished objects durable, many at a time.
+
+    Args:
+        store: Where the files are.
+        ledger: Where the rows go.
+        turn: Queues with the other receivers for the database.
+        on_kept: Called after a batch brought something new.
+        settler: Makes files and rows of what goes to the intake journal; None without one.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        ledger: Ledger,
+        turn: Turn,
+        on_kept: Callable[[], None],
+        settler: Settler | None = None,
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._turn = turn
+        self._on_kept = on_kept
+        self._settler = settler
+        self._journaled = _Lane(self._append)
+        self._filed = _Lane(self._keep)
+        self._doubtful: list[str] = []
+
+    def commit(self, incoming: Incoming, arrival: Arrival) -> Kept:
+        """Make one object durable; returns when it is.
+
+        Args:
+            incoming: The finished object.
+            arrival: Its row, whose key is given here.
+
+        Returns:
+            What became of it; `Kept.JOURNALED` when that shows later.
+
+        Raises:
+            StorageError: It is not stored; nothing of it stays.
+        """
+        waiter = _Waiter(incoming, arrival)
+        if incoming.gathered is not None:
+            self._journaled.join(waiter)
+        if waiter.kept is None:
+            incoming.to_file()
+            waiter = replace(waiter, turn=threading.Lock(), leads=False)
+            self._filed.join(waiter)
+        if waiter.kept is None:
+            raise RuntimeError("a commit ended without a result")
+        return waiter.kept
+
+    def _append(self, batch: list[_Waiter]) -> None:
+        """Put as many as there is room for into the journal; the others have nothing kept yet."""
+        settler = self._settler
+        if settler is None or settler.journal is None:
+            return
+        entries = settler.journal.append([(waiter.incoming, waiter.arrival) for waiter in batch])
+        for waiter in batch[: len(entries)]:
+            waiter.kept = Kept.JOURNALED
+        if entries:
+            settler.take(entries)
+
+    def _keep(self, batch: list[_Waiter]) -> None:
         self._store.keep([waiter.incoming for waiter in batch])
         keys = [waiter.incoming.key for waiter in batch]
-        arrivals = [waiter.arrival_of(waiter.incoming.key) for waiter in batch]
+        arrivals = [replace(waiter.arrival, object_key=waiter.incoming.key) for waiter in batch]
         try:
-            with self._turn(batch[0].since):
+            with self._turn.held(batch[0].since):
                 results = record_arrivals(self._ledger, arrivals)
         except BaseException:
             # Whether the commit took place may be unknown: the files stay until the rows can be
@@ -123,36 +166,6 @@ class GroupCommit:
             self._on_kept()
         if self._doubtful:
             self._settle_doubtful()
-
-    @contextmanager
-    def _turn(self, since: float) -> Iterator[None]:
-        """Queue with the other receivers: SQLite would sleep for milliseconds instead.
-
-        When the database failed one that stood before in the queue, those behind fail with it:
-        each would wait as long for a locked database, and their senders for the sum.
-
-        Args:
-            since: When the first of the batch began to wait, of the machine's monotonic clock.
-
-        Raises:
-            StorageError: The database failed while the batch waited.
-        """
-        fcntl.flock(self._turn_fd, fcntl.LOCK_EX)
-        try:
-            noted = os.pread(self._turn_fd, _MOMENT.size, 0)
-            if len(noted) == _MOMENT.size and since < _MOMENT.unpack(noted)[0] <= time.monotonic():
-                raise StorageError("the database failed the objects before this one")
-            try:
-                yield
-            except StorageError:
-                os.pwrite(self._turn_fd, _MOMENT.pack(time.monotonic()), 0)
-                raise
-        finally:
-            fcntl.flock(self._turn_fd, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Let go of the lock's file."""
-        os.close(self._turn_fd)
 
     def _settle_doubtful(self) -> None:
         """The database answers again: remove files of failed commits that no row names."""

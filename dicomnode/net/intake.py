@@ -20,11 +20,15 @@ from dicomnode.net.commit import GroupCommit
 from dicomnode.net.status import Answer
 from dicomnode.net.walk import DatasetWalk, WalkedHeader, is_uid
 from storage.db import Ledger
+from storage.incoming import Incoming
 from storage.index import Arrival, is_own_result
 from storage.nudge import nudge
-from storage.objects import Incoming, ObjectStore
+from storage.objects import ObjectStore
 from storage.part10 import file_head
 from storage.quarantine import Quarantine
+from storage.segment import Buffer, new_buffer
+from storage.settler import Settler
+from storage.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +88,10 @@ class Intake:
         self.store = store
         self.ledger = ledger
         self.quarantine = Quarantine(data_dir, settings.quarantine_bytes)
-        self.commits = GroupCommit(store, ledger, self._nudge)
+        self.turn = Turn(data_dir)
+        self.settler = Settler(store, ledger, self.turn, self._nudge)
+        self.commits = GroupCommit(store, ledger, self.turn, self._nudge, self.settler)
+        self._buffers: list[Buffer] = []
         self.draining = False
         self._data_dir = data_dir
         self._takes_own_results = settings.own_results == "store"
@@ -108,6 +115,7 @@ class Intake:
 
     def _state_refusal(self, sop_instance_uid: str) -> Answer | None:
         try:
+            self.settler.check()
             self.store.check_room()
             if not self._takes_own_results and is_own_result(sop_instance_uid):
                 return status.OWN_RESULT
@@ -116,6 +124,28 @@ class Intake:
         except StorageError:
             return status.STORAGE_FAULT
         return None
+
+    def lend_buffer(self) -> Buffer:
+        """Room to gather a small object in; to be given back with `take_buffer`."""
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return new_buffer()
+
+    def take_buffer(self, buffer: Buffer) -> None:
+        """Have a buffer back, for the next object: its pages are there already."""
+        self._buffers.append(buffer)
+
+    def close(self, seconds: float) -> None:
+        """End; what the journal still holds is settled within the time, or at the next start.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        try:
+            self.settler.close(seconds)
+        finally:
+            self.turn.close()
 
     def _nudge(self) -> None:
         now = time.monotonic()
@@ -149,6 +179,7 @@ class Reception:
         self._command = command
         self._link = link
         self._walk: DatasetWalk | None = DatasetWalk(command.transfer_syntax_uid)
+        self._buffer: Buffer | None = None
         self._incoming: Incoming | None = None
         self._answer: Answer | None = None
         self._why = ""
@@ -165,7 +196,8 @@ class Reception:
         self._guard(lambda: self._open(head))
 
     def _open(self, head: bytes) -> None:
-        self._incoming = self._intake.store.incoming(head)
+        self._buffer = self._intake.lend_buffer()
+        self._incoming = self._intake.store.incoming(head, self._buffer)
 
     def write(self, chunk: Bytes) -> None:
         """The next bytes of the data set."""
@@ -186,7 +218,13 @@ class Reception:
         answer = self._answer or status.FAILED
         if not answer.kept:
             self._put_aside(answer)
+        self._give_back()
         return answer
+
+    def _give_back(self) -> None:
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self._intake.take_buffer(buffer)
 
     def discard(self) -> None:
         """The peer went away in the middle: nothing stays."""
@@ -196,6 +234,7 @@ class Reception:
                 incoming.discard()
             except StorageError as error:
                 log.error("an unfinished object could not be removed: %s", error)
+        self._give_back()
 
     def _conclude(self) -> None:
         incoming, walk = self._incoming, self._walk
@@ -211,14 +250,11 @@ class Reception:
             self._why = status.DISAGREES.comment
             return
         incoming.finish()
-        self._intake.commits.commit(incoming, lambda key: self._arrival(header, key))
+        self._intake.commits.commit(incoming, self._arrival(header, incoming))
         self._answer = status.STORED
         self._incoming = None
 
-    def _arrival(self, header: WalkedHeader, key: str) -> Arrival:
-        incoming = self._incoming
-        if incoming is None:
-            raise RuntimeError("an object is recorded that is not being received")
+    def _arrival(self, header: WalkedHeader, incoming: Incoming) -> Arrival:
         return Arrival(
             sop_instance_uid=header.sop_instance_uid,
             sop_class_uid=header.sop_class_uid,
@@ -227,8 +263,9 @@ class Reception:
             series_instance_uid=header.series_instance_uid,
             digest=incoming.digest,
             size=incoming.size,
-            object_key=key,
+            object_key="",
             association_id=self._link.association_id,
+            received_at=time.time(),
         )
 
     def _guard(self, step: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from storage.nudge import nudge
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset, file_head
 from storage.quarantine import Quarantine, Refused
+from storage.turn import Turn
 
 CHUNK = 1 << 20
 
@@ -48,7 +49,8 @@ def release(
             header.sop_class_uid, header.sop_instance_uid, transfer_syntax_uid, entry.calling_ae
         )
     )
-    commits = GroupCommit(store, ledger, lambda: nudge(ledger.data_dir, "worker"))
+    turn = Turn(ledger.data_dir)
+    commits = GroupCommit(store, ledger, turn, lambda: nudge(ledger.data_dir, "worker"))
     try:
         for chunk in _data_set(entry.path):
             incoming.write(chunk)
@@ -59,7 +61,7 @@ def release(
         )
         kept = commits.commit(
             incoming,
-            lambda key: Arrival(
+            Arrival(
                 sop_instance_uid=header.sop_instance_uid,
                 sop_class_uid=header.sop_class_uid,
                 transfer_syntax_uid=transfer_syntax_uid,
@@ -67,12 +69,12 @@ def release(
                 series_instance_uid=header.series_instance_uid,
                 digest=incoming.digest,
                 size=incoming.size,
-                object_key=key,
+                object_key="",
                 association_id=association_id,
             ),
         )
     finally:
-        commits.close()
+        turn.close()
         if incoming.fd >= 0 and not incoming.key:
             incoming.discard()
     close_association(ledger, association_id, "released")

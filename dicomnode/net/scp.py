@@ -39,11 +39,15 @@ from storage.db import Ledger, open_ledger
 from storage.index import close_lost_associations, known_keys
 from storage.objects import ObjectStore
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from storage.replay import replay
 from storage.tidy import tidy
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 300.0
+
+SETTLE_SECONDS = 5.0
+"""At the end: how long acknowledged objects may take to get their rows; the next start goes on."""
 
 PARTING_SECONDS = 2.0
 """At the end of a drain: how long peers hear 0xA700 before the node itself releases."""
@@ -147,7 +151,7 @@ class ReceiverServer(AssociationServer):
         self.desk = desk
         self.idle_seconds = limits.idle_seconds
         self.short_path_intake = desk.intake if limits.short_path else None
-        self.closing = Closing(desk.intake.ledger)
+        self.closing = Closing(desk.intake.ledger, desk.intake.settler.wait_until_settled)
         self.door = Door(listener, self._admit, limits.artim_seconds, tls)
         self._open: set[PeerAssociation] = set()
         self._changed = threading.Condition()
@@ -254,6 +258,7 @@ class Receiver:
 
     def start(self) -> None:
         """Begin to accept associations."""
+        self.intake.settler.start()
         self._thread.start()
 
     def wait_until_quiet(self, seconds: float) -> bool:
@@ -272,10 +277,11 @@ class Receiver:
             self.intake.draining = True
             if not self._server.wait_until_quiet(PARTING_SECONDS):
                 self._part()
+        self.intake.settler.wait_until_settled(None, SETTLE_SECONDS)
         self._server.closing.end()
+        self.intake.close(SETTLE_SECONDS)
         self._slots.close()
         self._rates.close()
-        self.intake.commits.close()
         self.store.close()
 
     def _part(self) -> None:
@@ -329,6 +335,7 @@ def run_receiver(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when all end
     ledger = open_ledger(data_dir)
     # What the process that this one replaces left, if it was killed.
+    replay(ledger)
     close_lost_associations(ledger, receiver_name(index))
     tidy(data_dir, known_keys)
     receiver = Receiver(settings, data_dir, listener, index, ledger=ledger)

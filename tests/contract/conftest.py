@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +37,14 @@ class Node:
     def port(self) -> int:
         return int(self.listener.getsockname()[1])
 
+    def settle(self) -> None:
+        """Have files and rows made of what lies in the intake journal."""
+        patience = time.monotonic() + 20
+        while not self.receiver.intake.settler.wait_until_settled(None, 1):
+            assert time.monotonic() < patience
+
     def rows(self) -> list[dict[str, Any]]:
+        self.settle()
         cursor = self.ledger.database.execute_sql("SELECT * FROM instance ORDER BY id")
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -53,11 +62,12 @@ class Node:
 
     def files(self) -> list[Path]:
         """Every file of an object, named by a row or not."""
+        self.settle()
         return [
             path
             for folder in ("objects", "spool")
             for path in (self.data_dir / folder).rglob("*")
-            if path.is_file() and path.name != "closed"
+            if path.is_file() and re.fullmatch(r"[0-9]+(\.dcm)?", path.name)
         ]
 
     def quarantined(self) -> list[dict[str, Any]]:
@@ -89,6 +99,15 @@ class Node:
 StartNode = Callable[..., Node]
 
 
+def wait_for_journal(receiver: Receiver) -> None:
+    """Wait until small objects go to the intake journal."""
+    patience = time.monotonic() + 20
+    settler = receiver.intake.settler
+    while settler.journal is None or not settler.journal.segments():
+        assert time.monotonic() < patience
+        time.sleep(0.001)
+
+
 @pytest.fixture(params=["short", "pynetdicom"])
 def path(request: pytest.FixtureRequest) -> str:
     """Each test runs on both paths of the receiver."""
@@ -100,7 +119,13 @@ def start(tmp_path: Path, path: str) -> Iterator[StartNode]:
     """Start a receiver; its settings and limits as keyword arguments."""
     nodes: list[Node] = []
 
-    def begin(*, artim_seconds: float = 20, idle_seconds: float = 20, **settings: Any) -> Node:
+    def begin(
+        *,
+        artim_seconds: float = 20,
+        idle_seconds: float = 20,
+        journal: bool = True,
+        **settings: Any,
+    ) -> Node:
         node = {"ae_title": "MEDAI", "data_dir": tmp_path} | settings.pop("node", {})
         listener = socket.create_server(("127.0.0.1", 0))
         if path.endswith("over TLS"):
@@ -115,6 +140,8 @@ def start(tmp_path: Path, path: str) -> Iterator[StartNode]:
         )
         receiver.start()
         nodes.append(Node(tmp_path, receiver, ledger, listener))
+        if journal and not path.endswith("without journal"):
+            wait_for_journal(receiver)
         return nodes[-1]
 
     yield begin

@@ -27,6 +27,7 @@ from storage.db import Ledger, open_ledger
 from storage.index import close_lost_associations, known_keys
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
+from storage.replay import replay
 from storage.tidy import tidy
 from tests.contract.wire import Wire
 from tests.raw import ct
@@ -56,6 +57,7 @@ class Sender(threading.Thread):
 
 def recover(data_dir: Path) -> ObjectStore:
     ledger = open_ledger(data_dir)
+    replay(ledger)
     close_lost_associations(ledger)
     store = ObjectStore(data_dir)
     tidy(store.data_dir, known_keys)

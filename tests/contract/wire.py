@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from tests.raw import CT, EXPLICIT
+from tests.raw import CT, EXPLICIT, ct
 
 VERIFICATION = "1.2.840.10008.1.1"
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -225,3 +226,28 @@ class Wire:
                 aborted = aborted or kind == 0x07
         except ConnectionError:
             return aborted
+
+
+FAILURES = {0xA700, 0x0110}
+PATIENCE_SECONDS = 30.0
+
+
+def store_until_refused(wire: Wire) -> tuple[list[str], str]:
+    """Store new instances until one is refused: what a fault of the node comes to.
+
+    Returns:
+        The instances that were acknowledged, and the one that was not.
+    """
+    acknowledged: list[str] = []
+    begun = time.monotonic()
+    while True:
+        uid = f"1.2.9.{len(acknowledged)}"
+        asked = time.monotonic()
+        status = wire.store(ct(sop_instance=uid), uid).status
+        assert time.monotonic() - asked < PATIENCE_SECONDS
+        if status:
+            assert status in FAILURES
+            return acknowledged, uid
+        acknowledged.append(uid)
+        assert time.monotonic() - begun < PATIENCE_SECONDS
+        time.sleep(0.02)

@@ -104,7 +104,7 @@ def test_a_quarantined_instance_goes_through_the_node_again_or_loses_its_bytes(
 @pytest.mark.feature("F16", "F18", "P40")
 def test_damage_shows_in_status_health_and_metrics_until_it_is_mended(node: NodeUnderTest) -> None:
     assert store(node, ct(sop_instance="1.2.8"), "1.2.8") == 0
-    (row,) = node.rows("SELECT object_key FROM instance")
+    (row,) = node.wait_until(lambda: node.rows("SELECT object_key FROM instance"), "the row")
     node.stop()
     path = node.data_dir / "objects" / row["object_key"]
     before = path.read_bytes()

@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 
 from config.errors import NotDicomError, OutOfSpaceError, StorageError
-from storage import objects
+from storage import runs
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset, file_head
 from storage.quarantine import Quarantine
@@ -161,7 +161,7 @@ def test_a_folder_with_an_unsettled_file_is_not_closed(tmp_path: Path) -> None:
 def test_a_full_folder_is_closed_while_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "FOLDER_FILES", 2)
+    monkeypatch.setattr(runs, "FOLDER_FILES", 2)
     store = ObjectStore(tmp_path)
     keys = [keep(store) for _ in range(5)]
     folders = sorted({key.partition("/")[0] for key in keys})

@@ -1,0 +1,173 @@
+"""One object on its way to the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from storage.files import storage_errors, write_all
+from storage.runs import Folder, Run
+from storage.segment import BLOCK, RECORD_BYTES, Buffer, Bytes
+
+LARGE_FILE = 4 << 20
+
+NewFile = Callable[[], tuple[Run, str, int]]
+"""Opens a file in the spool: the run, the file's name there, and its descriptor."""
+
+
+class Incoming:
+    """An object being received: gathered in memory, or in a file under a name no peer chose.
+
+    With a buffer it stays in memory until it has outgrown that or has to be a file. `digest` and
+    `size` cover what went through `write`, which is the data set alone.
+    """
+
+    def __init__(self, new_file: NewFile, head: bytes, buffer: Buffer | None) -> None:
+        self._new_file = new_file
+        self._head: bytes | None = head
+        self._buffer = buffer
+        self._gathered = 0
+        self._hash = hashlib.sha256()
+        self.head_length = len(head)
+        self.size = 0
+        self.key = ""
+        self.fd = -1
+        if buffer is None:
+            self._open()
+        else:
+            self._gather(head)
+            self._head = None
+
+    def _open(self) -> None:
+        self._run, self.name, self.fd = self._new_file()
+
+    def _gather(self, chunk: Bytes) -> None:
+        if self._buffer is not None:
+            at = BLOCK + self._gathered
+            self._gathered += len(chunk)
+            self._buffer[at : at + len(chunk)] = chunk
+
+    @property
+    def gathered(self) -> Buffer | None:
+        """The buffer, while it holds the whole Part 10 file from `BLOCK` on."""
+        return self._buffer
+
+    def write(self, chunk: Bytes) -> None:
+        """Append bytes of the data set.
+
+        Raises:
+            OutOfSpaceError: The disk is full.
+            StorageError: The disk refused.
+        """
+        self._hash.update(chunk)
+        self.size += len(chunk)
+        if self._buffer is not None:
+            if BLOCK + self._gathered + len(chunk) <= RECORD_BYTES:
+                self._gather(chunk)
+                return
+            self.to_file()
+        with storage_errors("writing an object"):
+            if self._head is None:
+                write_all(self.fd, chunk)
+            else:
+                wanted = len(self._head) + len(chunk)
+                written = os.writev(self.fd, (self._head, chunk))
+                if written < wanted:
+                    rest = memoryview(self._head + bytes(chunk))[written:]
+                    write_all(self.fd, rest)
+                self._head = None
+
+    def to_file(self) -> None:
+        """Write what is gathered to a file; from then on the object is one.
+
+        Raises:
+            OutOfSpaceError: The disk is full.
+            StorageError: The disk refused.
+        """
+        if self._buffer is not None:
+            self._open()
+            with storage_errors("writing an object"), memoryview(self._buffer) as view:
+                write_all(self.fd, view[BLOCK : BLOCK + self._gathered])
+            self._buffer = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the data set's bytes so far, hexadecimal."""
+        return self._hash.hexdigest()
+
+    def finish(self) -> None:
+        """Take no more bytes.
+
+        A large file is synced here, in the thread that wrote it: a batch of small ones behind it
+        need not wait for its pages.
+
+        Raises:
+            OutOfSpaceError: The disk is full.
+            StorageError: The disk refused.
+        """
+        if self._head is not None:
+            self.write(b"")
+        if self.size > LARGE_FILE:
+            with storage_errors("syncing an object"):
+                os.fsync(self.fd)
+
+    def sync(self) -> None:
+        """Take no more bytes, and make the file durable under the name it has.
+
+        Raises:
+            OutOfSpaceError: The disk is full.
+            StorageError: The disk refused.
+        """
+        self.to_file()
+        self.finish()
+        with storage_errors("syncing an object"):
+            os.fsync(self.fd)
+
+    def discard(self) -> None:
+        """Remove the file; nothing of it stays. Harmless when it is gone already."""
+        self._buffer = None
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            with storage_errors("removing an unfinished object"):
+                os.unlink(self.name, dir_fd=self._run.spool_fd)
+
+    def move_to(self, path: Path) -> None:
+        """Give the synced file another home in the data folder."""
+        with storage_errors("moving an object"):
+            os.rename(self.name, path, src_dir_fd=self._run.spool_fd)
+            os.close(self.fd)
+            self.fd = -1
+
+    def place(self) -> Folder:
+        """Rename the file into the run's folder and sync it; the caller syncs the folder."""
+        with storage_errors("keeping an object"):
+            # Renamed first: on ext4 one sync of the file then carries its name along, and the
+            # folder's own sync finds little left to do. No row names the file before both.
+            key = self._run.next_key()
+            folder, name = self._run.folder_of(key)
+            try:
+                os.rename(self.name, name, src_dir_fd=self._run.spool_fd, dst_dir_fd=folder.fd)
+            except OSError:
+                folder.open_keys.discard(key)
+                raise
+            self.key = key
+            os.fsync(self.fd)
+            os.close(self.fd)
+        self.fd = -1
+        return folder
+
+    def withdraw(self) -> None:
+        """Remove the file wherever it is, after its batch failed."""
+        if not self.key:
+            self.discard()
+            return
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        folder, name = self._run.folder_of(self.key)
+        os.unlink(name, dir_fd=folder.fd)
+        folder.open_keys.discard(self.key)
+        self.key = ""

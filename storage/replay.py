@@ -1,0 +1,204 @@
+"""Start-up: what journals of runs that are no more hold gets its files and rows.
+
+Everything acknowledged is in the store and the index afterwards, whatever a crash or a power loss
+left of the files that were made of it. Damage is told and the segment kept aside; it holds up
+nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from config.errors import NotDicomError
+from storage.db import Ledger
+from storage.files import storage_errors, sync_file_system, sync_folder
+from storage.index import key_of, record_arrivals
+from storage.objects import ObjectStore
+from storage.part10 import data_set_offset
+from storage.runs import SEGMENT_NAME, SPOOL, TOKEN
+from storage.segment import BLOCK, SEGMENT_BYTES, Record, Scan, scan
+
+log = logging.getLogger(__name__)
+
+DAMAGED = "journal-damaged"
+"""Folder of the data folder for segments with damage."""
+
+_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What the journals of dead runs held.
+
+    Attributes:
+        objects: Objects acknowledged and not yet known to be durable elsewhere.
+        restored: Those of them whose file or row had to be made.
+        damaged: Segments with damage, kept aside.
+    """
+
+    objects: int
+    restored: int
+    damaged: int
+
+
+def replay(ledger: Ledger) -> Replayed:
+    """Finish what journals of dead runs hold. Safe beside runs that live.
+
+    Args:
+        ledger: The database of the data folder.
+
+    Raises:
+        StorageError: The disk or the database refused; the journals stay.
+    """
+    objects = restored = damaged = 0
+    with storage_errors("replaying the intake journal"), _alone(ledger.data_dir):
+        spool = ledger.data_dir / SPOOL
+        names = sorted(os.listdir(spool)) if spool.is_dir() else []
+        for folder in (spool / name for name in names if TOKEN.fullmatch(name)):
+            with _dead(folder) as fd:
+                if fd is None:
+                    continue
+                found = {path: _read(path) for path in _segments(folder)}
+                records = [record for found_here in found.values() for record in found_here.records]
+                records.sort(key=lambda record: record.number)
+                objects += len(records)
+                restored += _finish(ledger, records)
+                if records:
+                    sync_file_system(fd)
+                for path, found_here in found.items():
+                    damaged += _put_away(ledger, path, found_here)
+    return Replayed(objects, restored, damaged)
+
+
+@contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """One replay at a time, over all processes."""
+    with (data_dir / "replay.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _dead(folder: Path) -> Iterator[int | None]:
+    """Hold a dead run's spool folder; None for one that lives, which holds its lock."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield fd
+    finally:
+        os.close(fd)
+
+
+def _segments(folder: Path) -> list[Path]:
+    return [folder / name for name in sorted(os.listdir(folder)) if SEGMENT_NAME.fullmatch(name)]
+
+
+def _read(path: Path) -> Scan:
+    """A segment as far as the disk gives it; a block it refuses counts as damaged."""
+    data = bytearray(SEGMENT_BYTES)
+    with path.open("rb", buffering=0) as file:
+        for at in range(0, SEGMENT_BYTES, 1 << 20):
+            _fill(file.fileno(), memoryview(data)[at : at + (1 << 20)], at)
+    return scan(data, path.parent.name)
+
+
+def _fill(fd: int, room: memoryview, at: int) -> None:
+    try:
+        os.preadv(fd, [room], at)
+    except OSError as error:
+        if len(room) == BLOCK:
+            log.error("a block of the intake journal cannot be read: %s", error.strerror)
+            return
+        for start in range(0, len(room), BLOCK):
+            _fill(fd, room[start : start + BLOCK], at + start)
+
+
+def _finish(ledger: Ledger, records: Sequence[Record]) -> int:
+    """Make the files and rows that are not there; gives how many objects lacked something."""
+    store = ObjectStore(ledger.data_dir)
+    restored = 0
+    try:
+        left = iter(records)
+        while batch := list(itertools.islice(left, _BATCH)):
+            lacking = []
+            for record in batch:
+                key = key_of(record.arrival.sop_instance_uid, record.arrival.digest)
+                if key is None:
+                    lacking.append(record)
+                elif not _is_whole(store, key, record):
+                    store.restore(key, record.content)
+                    restored += 1
+            _store(store, ledger, lacking)
+            restored += len(lacking)
+    finally:
+        store.close()
+    return restored
+
+
+def _is_whole(store: ObjectStore, key: str, record: Record) -> bool:
+    try:
+        found = store.path(key).read_bytes()
+        data_set = memoryview(found)[data_set_offset(found) :]
+    except (FileNotFoundError, NotDicomError):
+        return False
+    return hashlib.sha256(data_set).hexdigest() == record.arrival.digest
+
+
+def _store(store: ObjectStore, ledger: Ledger, records: Sequence[Record]) -> None:
+    if not records:
+        return
+    finished = []
+    for record in records:
+        incoming = store.incoming(bytes(record.content[: record.head_length]))
+        incoming.write(record.content[record.head_length :])
+        incoming.finish()
+        finished.append(incoming)
+    store.keep(finished)
+    record_arrivals(
+        ledger,
+        [
+            replace(record.arrival, object_key=incoming.key)
+            for record, incoming in zip(records, finished, strict=True)
+        ],
+    )
+    # What came twice has one row: `tidy` removes the file that no row names.
+
+
+def _put_away(ledger: Ledger, path: Path, found: Scan) -> bool:
+    """Remove a segment that is done with; keep one with damage aside, and say so."""
+    if not found.damaged and not found.head_is_damaged:
+        path.unlink()
+        sync_folder(path.parent)
+        return False
+    aside = ledger.data_dir / DAMAGED
+    aside.mkdir(mode=0o750, exist_ok=True)
+    detail = {
+        "places": len(found.damaged),
+        "bytes": sum(end - begin for begin, end in found.damaged),
+        "records": len(found.records),
+        "head": found.head_is_damaged,
+    }
+    log.error("a segment of the intake journal is damaged and was kept aside: %s", detail)
+    name = f"{path.parent.name}-{path.name}"
+    with ledger.transaction() as change:
+        change.audit("journal.damaged", object=f"journal:{name}", outcome="failure", detail=detail)
+    path.rename(aside / name)
+    for folder in (aside, path.parent):
+        sync_folder(folder)
+    return True

@@ -1,0 +1,334 @@
+"""Makes files and rows of what the intake journal acknowledged, in a thread beside the receiving.
+
+Objects are settled in the order in which they were acknowledged, many with one transaction. Their
+files are not synced one by one: the journal holds each object until the files made of a whole
+segment are durable, and only then is the segment used again. What cannot be settled stays in the
+journal and is tried again; meanwhile nothing new is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from config.errors import StorageError
+from storage.db import BUSY_SECONDS, Ledger
+from storage.files import storage_errors, sync_file_system
+from storage.index import Kept, known_keys, record_arrivals
+from storage.journal import Entry, Journal, Segment
+from storage.objects import ObjectStore
+from storage.runs import FAULT
+from storage.segment import BLOCK, RECORD_BYTES, SEGMENT_BYTES, extent, new_buffer
+from storage.turn import Turn
+
+log = logging.getLogger(__name__)
+
+BATCH = 128
+AGE_SECONDS = 0.1
+"""How long objects gather for a batch."""
+
+RETRY_SECONDS = 1.0
+UPKEEP_SECONDS = 2.0
+FEW_FILES = 64
+"""So many are synced one by one: a sync of the whole file system also writes what others left."""
+
+_FAULT_BYTES = 256
+
+
+class Settler:
+    """The settling thread of one process and what it has before it.
+
+    Args:
+        store: Where files are made.
+        ledger: Where rows go.
+        turn: Queues with the other receivers for the database.
+        on_kept: Called after a batch brought something new.
+    """
+
+    def __init__(
+        self, store: ObjectStore, ledger: Ledger, turn: Turn, on_kept: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._turn = turn
+        self._on_kept = on_kept
+        self._changed = threading.Condition()
+        self._waiting: deque[Entry] = deque()
+        self._of: Counter[int] = Counter()
+        self._hurry = self._ending = False
+        self._fault: StorageError | None = None
+        self._tried = 0.0
+        self._buffer = new_buffer()
+        self._fault_fd = -1
+        self.journal: Journal | None = None
+        self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the journal takes objects as soon as its first segment is on the disk."""
+        self._thread.start()
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Settle these objects, which are in the journal."""
+        with self._changed:
+            first = not self._waiting
+            self._waiting.extend(entries)
+            self._of.update(entry.arrival.association_id for entry in entries)
+            if first or len(self._waiting) >= BATCH:
+                self._changed.notify_all()
+
+    def check(self) -> None:
+        """Refuse new objects while acknowledged ones cannot be settled.
+
+        Whoever asks then has it tried at once, and shares what comes of that with all who ask.
+
+        Raises:
+            StorageError: They cannot be settled now.
+        """
+        if self._fault is None:
+            return
+        asked = time.monotonic()
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: self._fault is None or self._tried > asked, timeout=BUSY_SECONDS
+            )
+            if self._fault is not None:
+                raise type(self._fault)(str(self._fault))
+
+    def wait_until_settled(self, association_id: int | None, seconds: float) -> bool:
+        """Wait for the objects of an association, or of all, to have their rows.
+
+        Returns:
+            Whether they have; False at once when settling fails.
+        """
+        with self._changed:
+            if self._left(association_id):
+                self._hurry = True
+                self._changed.notify_all()
+                self._changed.wait_for(
+                    lambda: not self._left(association_id) or self._fault is not None, seconds
+                )
+            return not self._left(association_id)
+
+    def _left(self, association_id: int | None) -> bool:
+        if association_id is None:
+            return bool(self._waiting)
+        return bool(self._of[association_id])
+
+    def close(self, seconds: float) -> None:
+        """End; what is not settled within the time stays in the journal for the next start.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        self.wait_until_settled(None, seconds)
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        self._thread.join(BUSY_SECONDS + seconds)
+        journal = self.journal
+        if self._thread.is_alive() or journal is None:
+            return
+        if self._waiting:
+            log.error("%d acknowledged objects stay in the intake journal", len(self._waiting))
+            journal.close(remove=False)
+            return
+        self._make_durable(journal.segments())
+        journal.close(remove=True)
+        os.close(self._fault_fd)
+        with storage_errors("ending the intake journal"):
+            os.unlink(FAULT, dir_fd=journal.run.spool_fd)
+
+    def _run(self) -> None:
+        try:
+            self._attempt([])
+            while (batch := self._next_batch()) is not None:
+                began = time.monotonic()
+                fault = self._attempt(batch)
+                with self._changed:
+                    while self._waiting and self._waiting[0].done:
+                        self._of[self._waiting.popleft().arrival.association_id] -= 1
+                    self._note(fault)
+                    self._tried = began
+                    self._changed.notify_all()
+        finally:
+            self._ledger.close()  # this thread's connection
+
+    def _next_batch(self) -> list[Entry] | None:
+        """Wait until something is to be done; None at the end."""
+        with self._changed:
+            if self._fault is None and not self._waiting:
+                self._wait_for(lambda: bool(self._waiting), self._idle_seconds())
+            if self._fault is not None:
+                self._wait_for(lambda: False, RETRY_SECONDS)
+            elif self._waiting:
+                self._wait_for(lambda: len(self._waiting) >= BATCH, AGE_SECONDS)
+            if self._ending:
+                return None
+            batch = list(_within(self._waiting, BATCH, SEGMENT_BYTES))
+            self._hurry = self._hurry and len(batch) < len(self._waiting)
+            return batch
+
+    def _wait_for(self, what: Callable[[], bool], seconds: float | None) -> None:
+        self._changed.wait_for(lambda: self._hurry or self._ending or what(), seconds)
+
+    def _idle_seconds(self) -> float | None:
+        journal = self.journal
+        rests = journal is not None and not (journal.in_use() or journal.wants_segment())
+        return None if rests else UPKEEP_SECONDS
+
+    def _attempt(self, batch: Sequence[Entry]) -> StorageError | None:
+        """Settle a batch and look after the segments; what went wrong, if something did."""
+        try:
+            if self.journal is not None:
+                self._settle(batch, self.journal)
+                self._empty_segments(self.journal)
+            self._make_room()
+        except StorageError as fault:
+            return fault
+        except Exception as error:  # the border of the thread: it must go on, and say so
+            log.exception("acknowledged objects could not be settled")
+            return StorageError(f"unexpected {type(error).__name__}")
+        return None
+
+    def _note(self, fault: StorageError | None) -> None:
+        before, self._fault = self._fault, fault
+        if str(before) == str(fault):
+            return
+        if fault is None:
+            log.warning("acknowledged objects are settled again")
+        else:
+            self._hurry = False
+            log.error("acknowledged objects wait in the intake journal: %s", fault)
+        if self._fault_fd >= 0:
+            text = "" if fault is None else str(fault)
+            os.pwrite(self._fault_fd, text.encode()[:_FAULT_BYTES].ljust(_FAULT_BYTES), 0)
+
+    def _settle(self, batch: Sequence[Entry], journal: Journal) -> None:
+        if not batch:
+            return
+        began = time.monotonic()
+        run = journal.run
+        if not run.is_in_place():
+            raise StorageError("the data folder is missing or was replaced")
+        # After a failure it may be unknown whether the rows were written: ask.
+        tried = [entry.key for entry in batch if entry.key]
+        named = known_keys(tried) if tried else set()
+        left = [entry for entry in batch if entry.key not in named]
+        with storage_errors("making the file of an object"):
+            for entry, content in self._contents(left):
+                entry.key = entry.key or run.next_key()
+                run.make_file(entry.key, content)
+        with self._turn.held(began):
+            results = record_arrivals(
+                self._ledger, [replace(entry.arrival, object_key=entry.key) for entry in left]
+            )
+        keys = [entry.key for entry in batch]
+        for entry in batch:
+            entry.done = True
+        for entry, kept in zip(left, results, strict=True):
+            if kept is Kept.SAME:
+                self._store.remove(entry.key)
+                entry.key = ""
+        self._store.settle(keys)
+        self._on_kept()
+
+    def _contents(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, memoryview]]:
+        """The Part 10 files of these entries, read together where they lie together."""
+        view = memoryview(self._buffer)
+        for together in _neighbours(entries):
+            first, last = together[0], together[-1]
+            length = last.at + extent(last.length) - first.at
+            if os.preadv(first.segment.fd, [view[:length]], first.at) < length:
+                raise StorageError("the intake journal is cut short")
+            for entry in together:
+                at = entry.at - first.at + BLOCK
+                yield entry, view[at : at + entry.length]
+
+    def _empty_segments(self, journal: Journal) -> None:
+        """Use segments again whose every object has its row, once the files are durable."""
+        journal.retire_old(time.monotonic())
+        settled = journal.settled()
+        if settled:
+            self._make_durable(settled)
+            for segment in settled:
+                journal.empty(segment)
+
+    def _make_durable(self, segments: Sequence[Segment]) -> None:
+        journal = self.journal
+        made = [entry for segment in segments for entry in segment.entries if entry.key]
+        if journal is None or not made:
+            return
+        keys = [entry.key for entry in made]
+        try:
+            with storage_errors("syncing objects"):
+                if any(segment.suspect for segment in segments):
+                    # What a failed sync left clean in memory may never have reached the disk.
+                    for entry, content in self._contents(made):
+                        if (journal.run.objects / entry.key).exists():  # else deleted since
+                            journal.run.make_file(entry.key, content)
+                    journal.run.sync_files(keys)
+                elif len(keys) <= FEW_FILES:
+                    journal.run.sync_files(keys)
+                else:
+                    sync_file_system(journal.run.spool_fd)
+        except StorageError:
+            for segment in segments:
+                segment.suspect = True
+            raise
+        for segment in segments:
+            segment.suspect = False
+
+    def _make_room(self) -> None:
+        """Make a segment where one is wanted, the first too; without one objects go another way."""
+        journal = self.journal
+        if journal is not None and not journal.wants_segment():
+            return
+        try:
+            if self._store.spare_bytes() < 2 * SEGMENT_BYTES:
+                return
+            if journal is None:
+                self.journal = journal = self._begin()
+            if journal.wants_segment():
+                journal.make_segment()
+        except StorageError as error:
+            log.warning("the intake journal has no room: %s", error)
+
+    def _begin(self) -> Journal:
+        run = self._store.run()
+        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
+        with storage_errors("beginning the intake journal"):
+            self._fault_fd = os.open(FAULT, flags, 0o640, dir_fd=run.spool_fd)
+            os.pwrite(self._fault_fd, b"".ljust(_FAULT_BYTES), 0)
+        return Journal(run)
+
+
+def _within(entries: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
+    """The first so many entries of so many bytes together."""
+    for entry in itertools.islice(entries, count):
+        size -= entry.length
+        yield entry
+        if size < 0:
+            return
+
+
+def _neighbours(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Entries in runs that lie one after the other and are no longer than the longest record."""
+    together: list[Entry] = []
+    for entry in entries:
+        if together:
+            first, last = together[0], together[-1]
+            adjoins = entry.segment is first.segment and entry.at == last.at + extent(last.length)
+            if not adjoins or entry.at + extent(entry.length) - first.at > RECORD_BYTES:
+                yield together
+                together = []
+        together.append(entry)
+    if together:
+        yield together
