@@ -148,11 +148,9 @@ def _plane_group(plane: Plane, sources: Sequence[Dataset], provenance: Provenanc
     finding = plane.finding
     unit = codes.PIXELS if plane.square_millimetres is None else codes.SQUARE_MILLIMETRE
     area = plane.pixels if plane.square_millimetres is None else plane.square_millimetres
+    # Under the tracking of the finding itself: it is the same one. Viewers that know only outlines
+    # (OHIF 3.13) so join the two groups, where a group without coordinates would stop them.
     shared = _shared(finding, provenance) | {
-        "tracking_identifier": hd.TrackingIdentifier(
-            provenance.uid(f"tracking/{finding.name}/plane"),
-            f"{plain(finding.name, 48)}, largest slice",
-        ),
         "measurements": [hd.Measurement(codes.AREA, area, unit)],
     }
     group = _outline_group(plane.points, sources[plane.slice_index], shared)

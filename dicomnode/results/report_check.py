@@ -126,23 +126,33 @@ def compare_report(dataset: Dataset, context: ProofContext) -> Iterator[GateFind
         (context.bundle[kind] for kind in _SEGMENTATIONS if kind in context.bundle), None
     )
     yield from _check_coordinates(dataset, sources)
-    by_uid = {_tracking_uid(group): group for group in _groups(dataset)}
-    planes = {
-        uid: (by_uid.pop(uid), finding)
-        for finding in answer.findings
-        if (uid := context.provenance.uid(f"tracking/{finding.name}/plane")) in by_uid
-    }
-    if len(_groups(dataset)) != max(1, len(answer.findings)) + len(planes):
-        text = f"{len(by_uid)} measurement groups for {len(answer.findings)} findings"
+    groups = _groups(dataset)
+    by_uid = {context.provenance.uid(f"tracking/{each.name}"): each for each in answer.findings}
+    planes = [
+        (group, finding)
+        for group in groups
+        if (finding := by_uid.get(_tracking_uid(group))) is not None and _is_plane(group, finding)
+    ]
+    whole = [group for group in groups if all(group is not plane for plane, _ in planes)]
+    if len(whole) != max(1, len(answer.findings)) or len({each.name for _, each in planes}) != len(
+        planes
+    ):
+        text = f"{len(groups)} measurement groups for {len(answer.findings)} findings"
         yield GateFinding("content", "PS3.16 TID 1500", text)
-    for plane, finding in planes.values():
+    for plane, finding in planes:
         yield from _compare_plane(plane, finding, context)
-    for finding in answer.findings:
-        group = by_uid.get(context.provenance.uid(f"tracking/{finding.name}"))
+    groups_by_uid = {_tracking_uid(group): group for group in whole}
+    for uid, finding in by_uid.items():
+        group = groups_by_uid.get(uid)
         if group is None:
             yield GateFinding("content", "PS3.16 TID 1501", "a finding has no measurement group")
             continue
         yield from _compare_group(group, finding, sources, segmentation)
+
+
+def _is_plane(group: Dataset, finding: Finding) -> bool:
+    """Whether a group outlines a finding that has its segment in another one."""
+    return finding.segment is not None and any(named(group, codes.IMAGE_REGION, "SCOORD"))
 
 
 def _tracking_uid(group: Dataset) -> str:
