@@ -81,6 +81,7 @@ class Session:
             made_on = f"{os.cpu_count()} cores, loopback, Python {platform.python_version()}"
             note = f"{made_on}. The node and Orthanc wait for the disk before they say Success."
             write_plot(self.plot, results, note)
+        left_out = compare.left_out(self.plans, self.receivers) or ["nothing"]
         return "\n".join(
             (
                 told.comparison(results),
@@ -91,7 +92,7 @@ class Session:
                 "",
                 *told.nagle(results),
                 "\nLeft out",
-                *(f"  {line}" for line in compare.left_out(self.plans, self.receivers)),
+                *(f"  {line}" for line in left_out),
             )
         )
 
