@@ -213,6 +213,11 @@ class PeerSettings(Section):
     quiet_seconds: Seconds | None = Field(
         None, description="Seconds, in place of series.quiet_seconds for series from this peer."
     )
+    trust_counts: bool = Field(
+        False,
+        description="Believe how many images its headers announce, (0020,1209) or (0020,1002): "
+        "with that many a series is complete at once.",
+    )
     certificate: Fingerprint | None = Field(
         None, description="Fingerprint of the certificate it must show; needs node.tls.client_ca."
     )
@@ -255,11 +260,36 @@ class ModelsSettings(Section):
         return self.workers or os.cpu_count() or 1
 
 
+class RouteInputSettings(Section):
+    """``[[routes.inputs]]``: which series of a study is one input of the route's model."""
+
+    role: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]{0,31}$",
+        description="The input's role in the model's manifest.",
+        json_schema_extra=_words("the role of an input"),
+    )
+    when: dict[str, Any] = Field(
+        default_factory=dict, description="Conditions beside those of the route; all must hold."
+    )
+    prefer: tuple[dict[str, Any], ...] = Field(
+        (), description="Conditions in falling order of preference, in place of the route's."
+    )
+
+
 class RouteSettings(Section):
     """``[[routes]]``: which series go to which model and where the results go."""
 
     name: Name = Field(description="Shown in explain, jobs and audit.")
+    scope: Literal["series", "study"] = Field(
+        "series",
+        description="series: it runs for each complete series; study: once, on the settled study.",
+    )
     when: dict[str, Any] = Field(description="Conditions; all must hold. See docs/routing.md.")
+    prefer: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="For a study: conditions in falling order of preference among its series.",
+    )
+    inputs: tuple[RouteInputSettings, ...] = ()
     model: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*(@[0-9][0-9A-Za-z.+-]*)?$",
         description="Model name, its newest production version; name@version pins a version.",
@@ -367,6 +397,22 @@ class Settings(Section):
         return next((entry for entry in self.destinations if entry.name == name), None)
 
 
+def _scope_faults(routes: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    for index, route in enumerate(routes):
+        if route.get("scope", "series") == "series":
+            for key in ("prefer", "inputs"):
+                if route.get(key):
+                    said = 'it goes with scope = "study"'
+                    yield f"routes.{index}.{key}", "choices among the series of a study", said
+        inputs = route.get("inputs")
+        entries = inputs if isinstance(inputs, (list, tuple)) else ()
+        roles = [entry.get("role") if isinstance(entry, Mapping) else None for entry in entries]
+        for place, role in enumerate(roles):
+            if role is not None and role in roles[:place]:
+                key = f"routes.{index}.inputs.{place}.role"
+                yield key, f"the role {role!r} a second time", "roles are unique"
+
+
 def with_paths(settings: Settings, change: Callable[[Path], Path]) -> Settings:
     """The same settings with every path in them changed."""
 
@@ -399,6 +445,7 @@ def name_faults(
         for index, name in enumerate(names):
             if name is not None and name in names[:index]:
                 yield f"{kind}.{index}.name", f"the name {name!r} a second time", "names are unique"
+    yield from _scope_faults(routes)
     known = [table.get("name") for table in destinations]
     listed = ", ".join(repr(name) for name in known) or "none"
     for index, route in enumerate(routes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from peewee import fn
 
 from storage.db import Change, Ledger
 from storage.records import Association, Instance, Result, Series, SeriesAssociation, Study
+
+_NOT_SAID = "?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,11 +240,17 @@ def unindexed(limit: int = 500) -> list[Instance]:
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
-    """What the worker read from the header of one instance."""
+    """What the worker read from the header of one instance.
+
+    Attributes:
+        announced: Of what (an acquisition's number, or "" for the series) how many images there
+            are, as the header says; None where it does not.
+    """
 
     instance: Instance
     modality: str
     single_image: bool
+    announced: tuple[str, int] | None = None
 
 
 def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
@@ -258,6 +267,7 @@ def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
             series = touched.get(row.series_instance_uid) or _series_for(change, entry)
             touched[row.series_instance_uid] = series
             series.last_object_at = max(series.last_object_at, row.received_at)
+            _announce(series, entry.announced)
             SeriesAssociation.insert(
                 series_instance_uid=row.series_instance_uid, association=row.association_id
             ).on_conflict_ignore().execute()
@@ -271,6 +281,22 @@ def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
             Study.study_instance_uid == study_uid
         ).execute()
     return list(touched.values())
+
+
+def _announce(series: Series, announced: tuple[str, int] | None) -> None:
+    known: dict[str, int] = json.loads(series.announced) if series.announced else {}
+    # Where one image does not say, the whole is not known.
+    of, count = announced or (_NOT_SAID, 0)
+    known[of] = max(count, known.get(of, 0))
+    series.announced = json.dumps(known, sort_keys=True)
+
+
+def expected_of(series: Series) -> int | None:
+    """How many images the headers of a series announce, or None."""
+    known: dict[str, int] = json.loads(series.announced) if series.announced else {}
+    if not known or _NOT_SAID in known:
+        return None
+    return known.get("") or sum(known.values())
 
 
 def recount(change: Change, series_instance_uid: str, reason: str) -> None:
@@ -293,9 +319,11 @@ def _recount(change: Change, series: Series, reason: str) -> None:
         )
         .count()
     )
-    Series.update(instances=series.instances, last_object_at=series.last_object_at).where(
-        Series.series_instance_uid == series.series_instance_uid
-    ).execute()
+    Series.update(
+        instances=series.instances,
+        last_object_at=series.last_object_at,
+        announced=series.announced,
+    ).where(Series.series_instance_uid == series.series_instance_uid).execute()
     if series.state in ("complete", "routed", "skipped"):
         change.move(series, "reopened", reason=reason, forced=False)
 
@@ -406,6 +434,27 @@ def calling_ae_of(series_instance_uid: str) -> str | None:
         .first()
     )
     return None if row is None else str(row.calling_ae)
+
+
+def current_instances_in(study_instance_uid: str) -> list[Instance]:
+    """The indexed instances of a study, by series and SOP Instance UID."""
+    return list(
+        Instance.select()
+        .join(Series, on=(Series.series_instance_uid == Instance.series_instance_uid))
+        .where((Series.study == study_instance_uid) & (Instance.state == "indexed"))
+        .order_by(Instance.series_instance_uid, Instance.sop_instance_uid)
+    )
+
+
+def ripe_studies(quiet_seconds: float) -> list[Study]:
+    """Studies whose series are all answered and that have been quiet."""
+    return list(_ripe_studies(time.time(), quiet_seconds))
+
+
+def is_ripe(study: Study, quiet_seconds: float) -> bool:
+    """Whether that still holds for a study; asked under the writer's lock."""
+    ripe = _ripe_studies(time.time(), quiet_seconds)
+    return bool(ripe.where(Study.study_instance_uid == study.study_instance_uid).exists())
 
 
 def settle_studies(ledger: Ledger, quiet_seconds: float) -> int:

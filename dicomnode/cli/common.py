@@ -14,7 +14,7 @@ import typer
 
 from config.errors import ModelError, SettingsError, StorageError, UsageError
 from config.load import load_settings
-from config.schema import Settings
+from config.schema import RouteInputSettings, RouteSettings, Settings
 
 if TYPE_CHECKING:
     from storage.db import Ledger
@@ -42,11 +42,20 @@ def rule_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
     """What is wrong with the rules of routes: key, what was found, what is allowed."""
     from dicomnode.series.conditions import compile_rule  # noqa: PLC0415
 
-    for number, route in enumerate(settings.routes):
+    for key, when in _rules(settings):
         try:
-            compile_rule(route.when, key=f"routes.{number}.when")
+            compile_rule(when, key=key)
         except SettingsError as error:
             yield from ((fault.key, fault.found, fault.allowed) for fault in error.faults)
+
+
+def _rules(settings: Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, route in enumerate(settings.routes):
+        tables: list[tuple[str, RouteSettings | RouteInputSettings]] = [(f"routes.{number}", route)]
+        tables += [(f"routes.{number}.inputs.{n}", each) for n, each in enumerate(route.inputs)]
+        for key, table in tables:
+            yield f"{key}.when", table.when
+            yield from ((f"{key}.prefer.{n}", each) for n, each in enumerate(table.prefer))
 
 
 def model_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:

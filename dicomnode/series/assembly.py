@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydicom.dataset import Dataset
+
+from config.errors import MalformedError
+from dicomnode.series.headers import count, text
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -117,3 +122,26 @@ def _why(evidence: Evidence, patience: float) -> str:
     if evidence.gap:
         return f"slices are missing; taken as it is after {patience:g} s of silence"
     return f"complete after {patience:g} s of silence"
+
+
+def announced_images(header: Dataset) -> tuple[str, int] | None:
+    """How many images there are, as one of them says.
+
+    Number of Series Related Instances, (0020,1209), where a source writes it into its objects, or
+    Images in Acquisition, (0020,1002) (PS3.3 C.7.6.1). Sources differ in what they mean by the
+    latter, so a site says whose counts it trusts.
+
+    Returns:
+        "" for the series or the number of the acquisition, and the count; None where the header
+        does not say.
+    """
+    try:
+        of_series = count(header, "NumberOfSeriesRelatedInstances")
+        if of_series:
+            return "", of_series
+        of_acquisition = count(header, "ImagesInAcquisition")
+        return (
+            (text(header, "AcquisitionNumber") or "1", of_acquisition) if of_acquisition else None
+        )
+    except MalformedError:
+        return None

@@ -11,14 +11,15 @@ from pydicom.dataset import Dataset
 
 from ai.package import Package
 from ai.registry import Registry
-from config.errors import InputError, ModelError, SeriesError
+from config.errors import InputError, MalformedError, ModelError, SeriesError
 from config.schema import RouteSettings
 from dicomnode.series.conditions import Outcome
 from dicomnode.series.facts import Facts, facts_of
-from dicomnode.series.headers import read_header, text
+from dicomnode.series.headers import read_header, slices_of, text
 from dicomnode.series.kinds import subject_of
 from dicomnode.series.quality import Quality, assess
 from dicomnode.series.routing import WHY_NOT_ROUTED, Answer, route_series
+from dicomnode.series.study import StudyExplanation, explain_study
 from dicomnode.series.volume import outline
 
 
@@ -39,7 +40,7 @@ class Unit:
             Concatenation UID.
         series_instance_uid: The series it is, or is part of.
         files: In the order given.
-        headers: One a file.
+        headers: One a slice; one a file where a file contradicts itself about its frames.
     """
 
     subject: str
@@ -132,10 +133,17 @@ class UnitExplanation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All units found, in the order of their first file, and the files that hold none."""
+    """What the node would do with files.
+
+    Attributes:
+        units: All that were found, in the order of their first file.
+        studies: For each study, what each route of studies comes to.
+        refused: The files that hold none.
+    """
 
     units: tuple[UnitExplanation, ...]
     refused: tuple[RefusedFile, ...]
+    studies: tuple[StudyExplanation, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json`."""
@@ -144,6 +152,7 @@ class Explanation:
                 {**entry.as_json(), "files": [str(path) for path in entry.unit.files]}
                 for entry in self.units
             ],
+            "studies": [entry.as_json() for entry in self.studies],
             "refused": [{**asdict(file), "path": str(file.path)} for file in self.refused],
         }
 
@@ -151,6 +160,8 @@ class Explanation:
         """The same for a reader, a line each."""
         for entry in self.units:
             yield from entry.sentences()
+        for study in self.studies:
+            yield from study.sentences()
         for file in self.refused:
             yield f"{file.path}: not taken: {file.why}"
 
@@ -182,7 +193,30 @@ def explain(
     units = tuple(
         explain_unit(unit, routes, registry, made_here) for unit in units_of(files, headers)
     )
-    return Explanation(units, tuple(refused))
+    by_study: dict[str, list[UnitExplanation]] = {}
+    for entry in units:
+        uid = text(entry.unit.headers[0], "StudyInstanceUID")
+        by_study.setdefault(uid, []).append(entry)
+    studies = tuple(
+        found
+        for entries in by_study.values()
+        for found in explain_studies(entries, routes, registry)
+    )
+    return Explanation(units, tuple(refused), studies)
+
+
+def explain_studies(
+    entries: Sequence[UnitExplanation], routes: Sequence[RouteSettings], registry: Registry
+) -> list[StudyExplanation]:
+    """What each route of studies does with one study.
+
+    Args:
+        entries: Every unit of the study; none where nothing is left of it.
+        routes: The routes of the settings; those of series are not asked here.
+        registry: The models that routes may name.
+    """
+    asked = [route for route in routes if route.scope == "study"] if entries else []
+    return [explain_study(entries, route, registry) for route in asked]
 
 
 def units_of(paths: Sequence[Path], headers: Sequence[Dataset]) -> list[Unit]:
@@ -197,11 +231,17 @@ def units_of(paths: Sequence[Path], headers: Sequence[Dataset]) -> list[Unit]:
         series = text(header, "SeriesInstanceUID")
         groups.setdefault((series, subject_of(header)), []).append((path, header))
     return [
-        Unit(
-            subject, series, tuple(path for path, _ in members), tuple(head for _, head in members)
-        )
+        Unit(subject, series, tuple(path for path, _ in members), _slices(members))
         for (series, subject), members in groups.items()
     ]
+
+
+def _slices(members: Sequence[tuple[Path, Dataset]]) -> tuple[Dataset, ...]:
+    headers = tuple(header for _, header in members)
+    try:
+        return slices_of(headers)
+    except MalformedError:  # the verdict on them says so
+        return headers
 
 
 def explain_unit(

@@ -74,6 +74,11 @@ class Answer:
     why_none: str | None
     decisions: tuple[Decision, ...]
 
+    @property
+    def never(self) -> bool:
+        """Whether it is not even shown to the rules."""
+        return self.why_none in (OWN_RESULT, NOT_AN_IMAGE)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json`."""
         return {
@@ -92,7 +97,7 @@ def route_series(
 
     Args:
         headers: One or more headers of one series, in any order.
-        routes: The routes of the settings.
+        routes: The routes of the settings; those of studies are not asked here.
         made_here: Whether this node made the object.
 
     Raises:
@@ -101,6 +106,7 @@ def route_series(
     why = not_routed(headers, made_here)
     if why is not None:
         return Answer((), why, ())
+    routes = [route for route in routes if route.scope == "series"]
     decisions = decide(routes, facts_of(headers))
     matched = tuple(
         route for route, decision in zip(routes, decisions, strict=True) if decision.matched
@@ -114,7 +120,7 @@ def decide(routes: Sequence[RouteSettings], facts: Facts) -> tuple[Decision, ...
     Raises:
         SettingsError: A rule is wrong.
     """
-    return tuple(_decide(route.name, route.model, route.when, facts) for route in routes)
+    return tuple(decision_of(route, (route.when,), facts) for route in routes)
 
 
 def not_routed(headers: Sequence[Dataset], made_here: Callable[[Dataset], bool]) -> str | None:
@@ -130,12 +136,18 @@ def not_routed(headers: Sequence[Dataset], made_here: Callable[[Dataset], bool])
     return None if all(map(_is_image, headers)) else NOT_AN_IMAGE
 
 
-def _decide(name: str, model: str, when: Mapping[str, Any], facts: Facts) -> Decision:
-    rule = compile_rule(when)
-    outcomes = rule.check(facts)
-    if facts.derived and not rule.keys & ASKS_FOR_DERIVED:
+def decision_of(route: RouteSettings, whens: Sequence[Mapping[str, Any]], facts: Facts) -> Decision:
+    """Ask a route whether a series passes these ``when`` tables, all of them.
+
+    Raises:
+        SettingsError: A rule is wrong.
+    """
+    rules = [compile_rule(when) for when in whens]
+    outcomes = tuple(outcome for rule in rules for outcome in rule.check(facts))
+    if facts.derived and not any(rule.keys & ASKS_FOR_DERIVED for rule in rules):
         outcomes += (Outcome("derived", "false, as the rule does not ask for it", "true", False),)
-    return Decision(name, model, all(outcome.held for outcome in outcomes), outcomes)
+    matched = all(outcome.held for outcome in outcomes)
+    return Decision(route.name, route.model, matched, outcomes)
 
 
 def _is_image(header: Dataset) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from pydicom import Dataset
@@ -14,14 +15,26 @@ from pydicom import Dataset
 from ai.package import Package
 from ai.registry import Registry
 from config.errors import InputError, MedAIError, StorageError, UnreadableError
-from config.schema import RouteSettings, Settings
+from config.schema import PeerSettings, RouteSettings, Settings
 from dicomnode.results.provenance import made_here
-from dicomnode.series.assembly import Complete, Evidence, Verdict, completeness
+from dicomnode.series.assembly import (
+    Complete,
+    Evidence,
+    Verdict,
+    announced_images,
+    completeness,
+)
 from dicomnode.series.decode import Decoder, decode_here
-from dicomnode.series.explain import UnitExplanation, explain_unit, units_of
+from dicomnode.series.explain import (
+    UnitExplanation,
+    explain_studies,
+    explain_unit,
+    units_of,
+)
 from dicomnode.series.headers import read_header, text
 from dicomnode.series.kinds import stands_alone
 from dicomnode.series.quality import assess
+from dicomnode.series.study import StudyExplanation
 from dicomnode.work.clock import Silence
 from dicomnode.work.corrections import take_note
 from dicomnode.work.revisions import Difference, compare
@@ -29,10 +42,12 @@ from storage import index, jobs
 from storage.db import Change, Ledger
 from storage.jobs import JobRequest
 from storage.objects import ObjectStore
-from storage.records import Instance, Series
+from storage.records import Instance, Series, Study
 from storage.rejections import is_rejected
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 BATCH = 200
 LONGEST_PAUSE = 60.0
@@ -87,8 +102,7 @@ class Assembler:
         while self._index():
             continue
         queued, again = self._judge()
-        index.settle_studies(self._ledger, self._settings.series.study_quiet_seconds)
-        return queued, again
+        return queued + self._settle(), again
 
     def _index(self) -> bool:
         rows = index.unindexed(BATCH)
@@ -109,6 +123,7 @@ class Assembler:
                         instance=row,
                         modality=text(header, "Modality"),
                         single_image=stands_alone(header),
+                        announced=announced_images(header),
                     )
                 )
             except UnreadableError as error:
@@ -203,6 +218,7 @@ class Assembler:
     def _verdict(self, series: Series) -> tuple[Verdict, Members | None]:
         """The verdict, and the series' members where it took reading them."""
         uid = series.series_instance_uid
+        trusted = self._of_peer(uid, lambda peer: peer.trust_counts or None, False)
         evidence = Evidence(
             received=series.instances,
             # Whose association broke off calls again to send the rest: its silence begins then.
@@ -210,6 +226,8 @@ class Assembler:
                 uid, max(series.last_object_at, index.last_broken_off(uid))
             ),
             open_associations=index.open_associations_of(uid),
+            expected=index.expected_of(series) if trusted else None,
+            expected_source="its headers",
             single_image=series.single_image,
             forced=series.forced,
         )
@@ -263,6 +281,61 @@ class Assembler:
                 change.move(series, "skipped", reason=why, explanation=explanation)
         return queued
 
+    def _settle(self) -> int:
+        """Settle the studies that are ripe and ask the routes of studies; how many jobs came."""
+        queued = 0
+        quiet = self._settings.series.study_quiet_seconds
+        routes = [route for route in self._settings.routes if route.scope == "study"]
+        if not routes:
+            index.settle_studies(self._ledger, quiet)
+            return 0
+        for study in index.ripe_studies(quiet):
+            try:
+                queued += self._settle_one(study, routes, quiet)
+            except (StorageError, UnreadableError) as error:
+                log.error("study.fault", why=str(error))
+            except Exception as error:  # what is wrong with one study must not hold up the others
+                log.exception("study.crashed")
+                known = isinstance(error, MedAIError)
+                why = str(error) if known else f"unexpected {type(error).__name__}"
+                with self._ledger.transaction() as change:
+                    change.move(study, "settled", reason=f"It could not be judged: {why}")
+        return queued
+
+    def _settle_one(self, study: Study, routes: Sequence[RouteSettings], quiet: float) -> int:
+        rows = index.current_instances_in(study.study_instance_uid)
+        paths = [self._store.path(row.object_key) for row in rows]
+        units = units_of(paths, [read_header(path) for path in paths])
+        entries = [explain_unit(unit, (), self._registry, made_here) for unit in units]
+        found = explain_studies(entries, routes, self._registry)
+        by_path = dict(zip(paths, rows, strict=True))
+        with self._ledger.transaction() as change:
+            if not index.is_ripe(study, quiet):
+                return 0  # an object came meanwhile
+            explanation = json.dumps([each.as_json() for each in found])
+            reason = " ".join([f"quiet for {quiet:g} s.", *(each.outcome for each in found)])
+            change.move(study, "settled", reason=reason, explanation=explanation)
+            asked = {each.route.name for each in found if each.package is not None}
+            for job in jobs.current_jobs_in(study.study_instance_uid):
+                if job.subject == study.study_instance_uid and job.route not in asked:
+                    jobs.supersede(change, job, "the study as it is now does not go to this model")
+            return sum(self._enqueue_study(change, each, by_path) for each in found)
+
+    def _enqueue_study(
+        self, change: Change, found: StudyExplanation, by_path: Mapping[Path, Instance]
+    ) -> int:
+        if found.package is None:
+            return 0
+        inputs = {
+            role: [by_path[path] for path in unit.files] for role, unit in found.inputs.items()
+        }
+        primary = next(iter(found.inputs.values()))
+        series = Series.get_by_id(primary.series_instance_uid)
+        request = self._request(
+            series, found.study_instance_uid, inputs, (found.route, found.package)
+        )
+        return int(jobs.enqueue(change, request) is not None)
+
     @staticmethod
     def _supersede_unasked(
         change: Change, series: Series, units: Sequence[UnitExplanation]
@@ -298,9 +371,16 @@ class Assembler:
         )
 
     def _quiet_seconds(self, series_instance_uid: str) -> float:
+        default = self._settings.series.quiet_seconds
+        return self._of_peer(series_instance_uid, lambda peer: peer.quiet_seconds, default)
+
+    def _of_peer(
+        self, series_instance_uid: str, key: Callable[[PeerSettings], T | None], default: T
+    ) -> T:
+        """What the settings say of the peer that sent a series, by its own title or by ``*``."""
         calling_ae = index.calling_ae_of(series_instance_uid)
         for title in (calling_ae, "*"):
             for peer in self._settings.peers:
-                if peer.ae_title == title and peer.quiet_seconds is not None:
-                    return peer.quiet_seconds
-        return self._settings.series.quiet_seconds
+                if peer.ae_title == title and (found := key(peer)) is not None:
+                    return found
+        return default

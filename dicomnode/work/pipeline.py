@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from pydicom import Dataset
 
@@ -86,6 +87,7 @@ def analyse(
     engine: Engine,
     provenance: Provenance,
     *,
+    others: Mapping[str, Sequence[Path]] = MappingProxyType({}),
     kinds: Collection[str] = (),
     predecessors: tuple[Predecessor, ...] = (),
     decoder: Decoder = decode_here,
@@ -95,10 +97,11 @@ def analyse(
     """Run a model on a series and prove what it gives.
 
     Args:
-        paths: The files of one series, in any order.
+        paths: The files of the primary input, one series, in any order.
         package: The model.
         engine: Runs it.
         provenance: The job's; it decides every UID and time in the results.
+        others: The files of the inputs beside the primary one, by role.
         kinds: Kinds of result beside those that the model's manifest asks for.
         predecessors: What the results take the place of.
         decoder: For compressed pixels.
@@ -113,10 +116,11 @@ def analyse(
     seconds: dict[str, float] = {}
     with _timed(seconds, "decode"):
         series = load_series(paths, decoder)
-    misfit = package.accepts(series.volume, series.modality)
-    if misfit is not None:
-        raise SeriesError("model-input", f"{package.manifest.reference} cannot take it: {misfit}")
-    answer = engine.run(package, {package.manifest.input.role: series.volume}, deadline_seconds)
+        loaded = {package.manifest.input.role: series}
+        loaded |= {role: load_series(files, decoder) for role, files in others.items()}
+    _check_inputs(package, loaded)
+    volumes = {role: entry.volume for role, entry in loaded.items()}
+    answer = engine.run(package, volumes, deadline_seconds)
     seconds |= answer.seconds
     on_proving()
     with _timed(seconds, "encode"):
@@ -130,6 +134,21 @@ def analyse(
     if findings:
         raise GateError([str(finding) for finding in findings])
     return Analysis(series, answer, results, seconds)
+
+
+def _check_inputs(package: Package, loaded: Mapping[str, LoadedSeries]) -> None:
+    reference = package.manifest.reference
+    places = {str(entry.headers[0].get("FrameOfReferenceUID") or "") for entry in loaded.values()}
+    if len(places) > 1:
+        why = "the inputs lie in different frames of reference"
+        raise SeriesError("model-input", f"{reference} cannot take them: {why}")
+    known = {spec.role for spec in package.manifest.inputs}
+    for role, entry in loaded.items():
+        if role not in known:
+            raise SeriesError("model-input", f"{reference} has no input {role!r}")
+        misfit = package.accepts(entry.volume, entry.modality, role)
+        if misfit is not None:
+            raise SeriesError("model-input", f"{reference} cannot take it: {misfit}")
 
 
 def _encode(kinds: Collection[str], sources: Sources) -> tuple[WrittenResult, ...]:

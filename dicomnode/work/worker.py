@@ -201,12 +201,19 @@ class Worker:
         package = self.registry.find(job.model)
         if package.digest != job.model_digest:
             raise ModelError(f"{job.model} is not the model the job was queued for")
-        (rows,) = jobs.inputs_of(job).values()
+        paths = {
+            role: [self.store.path(row.object_key) for row in rows]
+            for role, rows in jobs.inputs_of(job).items()
+        }
+        primary = package.manifest.input.role
+        # A job that an older release queued calls its only input by another name.
+        files = paths.pop(primary) if primary in paths else paths.popitem()[1]
         analysis = analyse(
-            [self.store.path(row.object_key) for row in rows],
+            files,
             package,
             self.engine,
             provenance_of(job, self.settings, self.ledger, self.registry),
+            others=paths,
             kinds=kinds_to_build(self._wanted(json.loads(job.send_to))),
             predecessors=predecessors_of(self.store, job),
             decoder=self.decoder,

@@ -102,7 +102,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_the_routes_of_the_documents_are_settings_and_their_rules_compile(tmp_path: Path) -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```$", read("docs/routing.md"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         path = tmp_path / "medai_node.toml"
         path.write_text(block, encoding="utf-8")

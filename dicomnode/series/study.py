@@ -1,0 +1,224 @@
+"""Which series of a study a route picks for each input of its model, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ai.manifest import Input
+from ai.package import Package
+from ai.registry import Registry
+from config.errors import MalformedError, ModelError, SeriesError
+from config.schema import RouteInputSettings, RouteSettings
+from dicomnode.series.conditions import Outcome, compile_rule
+from dicomnode.series.headers import text
+from dicomnode.series.routing import Decision, decision_of
+from dicomnode.series.volume import outline
+
+if TYPE_CHECKING:
+    from dicomnode.series.explain import Unit, UnitExplanation
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One series, or object that stands by itself, held against one input.
+
+    Attributes:
+        subject: As of its unit.
+        decision: The conditions of the route and of the input.
+        rank: Place of the first condition in `prefer` that holds, from 0; their number where none
+            does.
+        why_not: Why it cannot be this input although its conditions hold; None where it can.
+    """
+
+    subject: str
+    decision: Decision
+    rank: int
+    why_not: str | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it may be chosen."""
+        return self.decision.matched and self.why_not is None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for one input, and of what.
+
+    Attributes:
+        role: The input.
+        optional: The model runs without it.
+        unit: What was chosen, or None.
+        candidates: Everything that was looked at, the preferred first.
+    """
+
+    role: str
+    optional: bool
+    unit: Unit | None
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class StudyExplanation:
+    """What one route of studies does with a study, and why.
+
+    Attributes:
+        package: The model that runs, or None.
+        choices: One an input, the primary one first; none where the model is not there.
+        why_not: Why nothing runs, in plain words; None when it does.
+    """
+
+    study_instance_uid: str
+    route: RouteSettings
+    package: Package | None
+    choices: tuple[Choice, ...]
+    why_not: str | None
+
+    @property
+    def inputs(self) -> dict[str, Unit]:
+        """What was chosen, by role, the primary input first."""
+        return {choice.role: choice.unit for choice in self.choices if choice.unit is not None}
+
+    @property
+    def outcome(self) -> str:
+        """The answer in a sentence."""
+        if self.package is None:
+            return f"No model: {self.why_not}."
+        given = ", ".join(f"{role} {unit.subject}" for role, unit in self.inputs.items())
+        return f"Goes to {self.package.manifest.reference} with {given}."
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json`."""
+        return {
+            "study_instance_uid": self.study_instance_uid,
+            "route": self.route.name,
+            "model": self.package.manifest.reference if self.package else None,
+            "inputs": {role: unit.subject for role, unit in self.inputs.items()},
+            "choices": [
+                {
+                    "role": choice.role,
+                    "optional": choice.optional,
+                    "candidates": [asdict(candidate) for candidate in choice.candidates],
+                }
+                for choice in self.choices
+            ],
+            "outcome": self.outcome,
+        }
+
+    def sentences(self) -> Iterator[str]:
+        """The same for a reader, a line each."""
+        yield f"Study {self.study_instance_uid}: route {self.route.name!r} ({self.route.model})"
+        for choice in self.choices:
+            needed = " (optional)" if choice.optional else ""
+            found = f"is {choice.unit.subject}" if choice.unit else "is not there"
+            yield f"  Input {choice.role!r}{needed} {found}"
+            for candidate in choice.candidates:
+                yield f"    {candidate.subject}: {_said(candidate)}"
+                yield from _lines(candidate.decision.outcomes, "      ")
+        yield f"  {self.outcome}"
+
+
+def explain_study(
+    entries: Sequence[UnitExplanation], route: RouteSettings, registry: Registry
+) -> StudyExplanation:
+    """Say what a route of studies does. The node itself acts on this very answer.
+
+    Args:
+        entries: Every unit of one study.
+        route: With ``scope = "study"``.
+        registry: The models that it may name.
+
+    Raises:
+        SettingsError: A rule is wrong.
+    """
+    study = text(entries[0].unit.headers[0], "StudyInstanceUID")
+    try:
+        package = registry.find(route.model)
+    except ModelError as error:
+        return StudyExplanation(study, route, None, (), str(error))
+    manifest = package.manifest
+    specs = sorted(manifest.inputs, key=lambda spec: not spec.primary)
+    asked = {entry.role: entry for entry in route.inputs}
+    unknown = sorted(asked.keys() - {spec.role for spec in specs})
+    if unknown:
+        why = f"{manifest.reference} has no input {' or '.join(map(repr, unknown))}"
+        return StudyExplanation(study, route, None, (), why)
+    # What is no image, and what this node made, is not even shown to the rules.
+    shown = [entry for entry in entries if not entry.answer.never]
+    choices: list[Choice] = []
+    for spec in specs:
+        taken = [choice.unit for choice in choices if choice.unit is not None]
+        wanted = asked.get(spec.role) or RouteInputSettings(role=spec.role)
+        judged = [
+            (_candidate(entry, route, wanted, _misfit(entry, package, spec.role, taken)), entry)
+            for entry in shown
+        ]
+        choices.append(_choice(spec, judged))
+    missing = [choice.role for choice in choices if choice.unit is None and not choice.optional]
+    if missing:
+        why = f"nothing in the study is the input {' or '.join(map(repr, missing))}"
+        return StudyExplanation(study, route, None, tuple(choices), why)
+    return StudyExplanation(study, route, package, tuple(choices), None)
+
+
+def _candidate(
+    entry: UnitExplanation, route: RouteSettings, wanted: RouteInputSettings, why_not: str | None
+) -> Candidate:
+    decision = decision_of(route, (route.when, wanted.when), entry.facts)
+    return Candidate(
+        entry.unit.subject, decision, _rank(wanted.prefer or route.prefer, entry), why_not
+    )
+
+
+def _choice(spec: Input, judged: list[tuple[Candidate, UnitExplanation]]) -> Choice:
+    # Of equals the one with more slices; the UID makes the order the same on any day.
+    judged.sort(
+        key=lambda pair: (not pair[0].fits, pair[0].rank, -pair[1].facts.slices, pair[0].subject)
+    )
+    best = next((entry.unit for candidate, entry in judged if candidate.fits), None)
+    return Choice(spec.role, spec.optional, best, tuple(candidate for candidate, _ in judged))
+
+
+def _rank(prefer: Sequence[Mapping[str, Any]], entry: UnitExplanation) -> int:
+    for place, condition in enumerate(prefer):
+        if all(outcome.held for outcome in compile_rule(condition).check(entry.facts)):
+            return place
+    return len(prefer)
+
+
+def _misfit(
+    entry: UnitExplanation, package: Package, role: str, taken: Sequence[Unit]
+) -> str | None:
+    """Why an entry cannot be an input, where `taken` are chosen already, the primary one first."""
+    quality, unit = entry.quality, entry.unit
+    if unit in taken:
+        return "it is another input"
+    if not quality.ok:
+        return "; ".join(reason.text for reason in quality.reasons)
+    try:
+        if taken and _space(taken[0]) != _space(unit):
+            return "it lies in another frame of reference than the primary input"
+        return package.accepts(outline(unit.headers, quality), quality.modality, role)
+    except (SeriesError, MalformedError) as error:
+        return str(error)
+
+
+def _space(unit: Unit) -> str:
+    return text(unit.headers[0], "FrameOfReferenceUID")
+
+
+def _said(candidate: Candidate) -> str:
+    if not candidate.decision.matched:
+        return "its conditions do not hold"
+    if candidate.why_not is not None:
+        return candidate.why_not
+    return f"fits, preferred as number {candidate.rank + 1}"
+
+
+def _lines(outcomes: Sequence[Outcome], indent: str) -> Iterator[str]:
+    for outcome in outcomes:
+        mark = "yes" if outcome.held else "no "
+        yield f"{indent}{mark} {outcome.key}: wanted {outcome.wanted}; found {outcome.found}"
+        yield from _lines(outcome.parts, indent + "  ")
