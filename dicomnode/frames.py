@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag, Tag
@@ -126,8 +126,10 @@ def frame_headers(header: Dataset) -> tuple[Dataset, ...]:
         MalformedError: NumberOfFrames is no number from 1 to `MAX_FRAMES`, or there are more or
             fewer items of per-frame functional groups.
     """
+    if isinstance(header, FrameHeader):
+        return (header,)
     frames = number_of_frames(header)
-    if isinstance(header, FrameHeader) or (frames == 1 and _PER_FRAME not in header):
+    if frames == 1 and _PER_FRAME not in header:
         return (header,)
     if frames > MAX_FRAMES:
         raise MalformedError(f"it has more than {MAX_FRAMES} frames")
@@ -136,12 +138,23 @@ def frame_headers(header: Dataset) -> tuple[Dataset, ...]:
         raise MalformedError(f"{_PER_FRAME} has {len(per_frame)} items for {frames} frames")
     dropped = {tag_for_keyword(keyword) for keyword in (_SHARED, _PER_FRAME, "NumberOfFrames")}
     base: dict[BaseTag, object] = {
-        tag: element for tag, element in header.items() if tag not in dropped
+        tag: _parsed(header, tag) for tag, _ in header.items() if tag not in dropped
     }
     for group in _items(header, _SHARED):
         base.update(_brought(group))
     owns = [dict(_brought(group)) for group in per_frame] or _stacked(header, frames)
     return tuple(FrameHeader.of(header, base, own, at + 1) for at, own in enumerate(owns))
+
+
+def _parsed(header: Dataset, tag: BaseTag) -> object:
+    """An element parsed once for all frames; as it stands where that fails or would read much."""
+    stored = header.get_item(tag)
+    if not isinstance(stored, RawDataElement) or stored.value is None:
+        return stored
+    try:
+        return header[tag]
+    except Exception:  # a peer's value: whoever asks for it learns that it cannot be read
+        return stored
 
 
 def number_of_frames(header: Dataset) -> int:
@@ -170,7 +183,7 @@ def _brought(group: Dataset) -> Iterator[tuple[BaseTag, object]]:
             element = _element(items[0], keyword)
             tag = tag_for_keyword(classic)
             if element is not None and tag is not None:
-                yield Tag(tag), DataElement(tag, element.VR, element.value)
+                yield Tag(tag), _renamed(element, Tag(tag))
     for keyword in _WHOLE:
         element = _element(group, keyword)
         if element is not None:
@@ -215,6 +228,15 @@ def _floats(dataset: Dataset, keyword: str, count: int) -> NDArray[np.float64] |
     except (TypeError, ValueError, OverflowError):
         return None
     return found if found.shape == (count,) and np.isfinite(found).all() else None
+
+
+def _renamed(element: DataElement, tag: BaseTag) -> DataElement:
+    if element.tag == tag:
+        return element
+    try:
+        return DataElement(tag, element.VR, element.value)
+    except Exception as error:  # as in `number_of_frames`
+        raise MalformedError(f"{element.keyword} cannot be read") from error
 
 
 def _items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:

@@ -92,11 +92,14 @@ def load_series(paths: Sequence[Path], decoder: Decoder = decode_here) -> Loaded
     if not paths:
         raise SeriesError("empty", "the series has no images")
     images = [read_image(path) for path in paths]
-    quality = assess([image.header for image in images])
+    try:
+        slices = slices_in(images)
+    except MalformedError as error:
+        raise SeriesError("malformed", f"an attribute is broken: {error}") from error
+    headers = [entry.header for entry in slices]
+    quality = assess(headers)
     if quality.reasons:
         raise SeriesError(quality.reasons[0].code, quality.reasons[0].text)
-    slices = slices_in(images)
-    headers = [entry.header for entry in slices]
     empty = outline(headers, quality)
     order = quality.geometry.order if quality.geometry else range(len(slices))
     slices = [slices[index] for index in order]
