@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import ParametricMapStorage, SegmentationStorage
 
 from dicomnode.results.content import items_of
@@ -154,11 +155,12 @@ def _wrong_with(
         holders = [shared]
     elif macro.condition(dataset) and len(holders) != len(frames):
         yield f"a frame has no {macro.sequence}"
-    for keyword in macro.attributes:
-        if not all(_has_value(each, macro.sequence, keyword) for each in holders):
-            yield f"{macro.sequence}/{keyword} is missing or empty, type 1"
-
-
-def _has_value(group: Dataset, sequence: str, keyword: str) -> bool:
-    items = items_of(group, sequence)
-    return bool(items) and all(item.get(keyword) not in (None, "", []) for item in items)
+    # Equal ones are one object, see `dicomnode.results.sharing`.
+    sequences = {id(value): value for each in holders for value in [each[macro.sequence].value]}
+    for value in sequences.values():
+        items = value if isinstance(value, Sequence) else ()
+        if not items:
+            yield f"{macro.sequence} has no item"
+        for keyword in macro.attributes:
+            if any(item.get(keyword) in (None, "", []) for item in items):
+                yield f"{macro.sequence}/{keyword} is missing or empty, type 1"

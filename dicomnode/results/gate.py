@@ -49,6 +49,7 @@ from dicomnode.results.provenance import Provenance
 from dicomnode.results.readback import compare_segmentation
 from dicomnode.results.references import check_known, check_references
 from dicomnode.results.report_check import check_template, compare_report
+from dicomnode.results.sharing import share_sequences
 from dicomnode.results.structure import check_structure, is_report, is_segmentation
 from dicomnode.results.values import Inherited
 
@@ -221,8 +222,10 @@ def inspect(path: Path) -> tuple[GateFinding, ...]:
 def _read(where: Path | bytes) -> Dataset:
     data = where if isinstance(where, bytes) else where.read_bytes()
     try:
-        return dcmread(BytesIO(data))
+        dataset = dcmread(BytesIO(data))
+        share_sequences(dataset)
     except InvalidDicomError as error:
         raise NotDicomError("the file is not DICOM: it has no DICM prefix") from error
     except _UNREADABLE as error:
         raise MalformedError(f"the file cannot be read ({type(error).__name__})") from error
+    return dataset

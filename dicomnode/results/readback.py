@@ -24,6 +24,24 @@ _CLAUSE: Final = "PS3.3 C.7.6.2.1.1"
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class _Marks:
+    """A mask without its empty first and last rows, and how many pixels its lines hold."""
+
+    mask: NDArray[np.bool_]
+    first_row: int
+    by_row: NDArray[np.int64]
+    by_column: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_]) -> _Marks:
+        """Of a mask ``(rows, columns)``."""
+        held = np.flatnonzero(mask.any(axis=1))
+        first, last = (int(held[0]), int(held[-1]) + 1) if held.size else (0, 0)
+        part = mask[first:last]
+        return cls(part, first, part.sum(axis=1), part.sum(axis=0))
+
+
 @dataclass
 class _Sums:
     """Moments of a set of voxels: how many, the sum of their places, how many lie left."""
@@ -32,26 +50,29 @@ class _Sums:
     places: Array = field(default_factory=lambda: np.zeros(3))
     left: int = 0
 
-    def add(self, mask: NDArray[np.bool_], plane: Array, middle: float) -> None:
+    def add(self, marks: _Marks, plane: Array, middle: float) -> None:
         """Take in one frame.
 
         Args:
-            mask: ``(rows, columns)``.
+            marks: Its mask.
             plane: ``(3, 3)``; columns are the step of a row index, of a column index, the origin.
             middle: x of the plane that parts left from right, in the same space.
         """
-        by_row, by_column = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
-        count = int(by_row.sum())
-        if count == 0:
-            return
-        index = (by_row @ np.arange(mask.shape[0]), by_column @ np.arange(mask.shape[1]), count)
+        rows, columns = (
+            marks.first_row + np.arange(len(marks.by_row)),
+            np.arange(len(marks.by_column)),
+        )
+        count = int(marks.by_row.sum())
+        index = (marks.by_row @ rows, marks.by_column @ columns, count)
         self.count += count
         self.places += plane @ np.array(index, dtype=float)
-        x = np.add.outer(
-            plane[0, 2] + plane[0, 0] * np.arange(mask.shape[0]),
-            plane[0, 1] * np.arange(mask.shape[1]),
-        )
-        self.left += int(np.count_nonzero(mask & (x > middle)))
+        down, across = plane[0, 2] + plane[0, 0] * rows, plane[0, 1] * columns
+        if plane[0, 0] == 0:  # x is the same all along a column
+            self.left += int(marks.by_column[down[0] + across > middle].sum()) if count else 0
+        elif plane[0, 1] == 0:
+            self.left += int(marks.by_row[down > middle].sum())
+        else:
+            self.left += int(np.count_nonzero(marks.mask & (np.add.outer(down, across) > middle)))
 
 
 @dataclass(frozen=True)
@@ -113,23 +134,34 @@ def compare_segmentation(written: Dataset, context: ProofContext) -> Iterator[Ga
     found: dict[int, _Sums] = {number: _Sums() for number in numbers}
     wanted: dict[int, _Sums] = {number: _Sums() for number in numbers}
     wrong: dict[int, int] = dict.fromkeys(numbers, 0)
+    seen: set[tuple[int, int]] = set()
+
+    def place(index: int) -> Array:
+        return np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
+
     try:
         volume_ratio = _voxel_ratio(written, volume, space)
         for frame in frames_of(written, volume, sources):
-            if frame.segment not in found:
-                text = f"a frame belongs to the unknown segment {frame.segment}"
+            number, index = frame.segment, frame.slice_index
+            if number not in found:
+                text = f"a frame belongs to the unknown segment {number}"
                 yield GateFinding("geometry", "PS3.3 C.8.20.3.1", text)
                 return
-            found[frame.segment].add(frame.mask, frame.plane, middle)
-            said = labels[frame.slice_index] == frame.segment
-            wrong[frame.segment] += int(np.count_nonzero(said != frame.mask))
+            marks = _Marks.of(frame.mask)
+            found[number].add(marks, frame.plane, middle)
+            said = labels[index] == number
+            off = int(np.count_nonzero(said != frame.mask))
+            wrong[number] += off
+            if (number, index) not in seen:
+                seen.add((number, index))
+                wanted[number].add(_Marks.of(said) if off else marks, place(index), middle)
     except MalformedError as error:
         yield GateFinding("geometry", _CLAUSE, str(error))
         return
     for number in numbers:
         for index in range(labels.shape[0]):
-            plane = np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
-            wanted[number].add(labels[index] == number, plane, middle)
+            if (number, index) not in seen:
+                wanted[number].add(_Marks.of(labels[index] == number), place(index), middle)
         yield from _differences(
             number,
             found[number],

@@ -82,10 +82,15 @@ def _listed(dataset: Dataset) -> Iterator[tuple[str, str]]:
 
 
 def _frame_sources(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    seen: set[int] = set()
     for frame in (
         *items_of(dataset, "SharedFunctionalGroupsSequence"),
         *items_of(dataset, "PerFrameFunctionalGroupsSequence"),
     ):
+        derivations = frame.get("DerivationImageSequence")
+        if id(derivations) in seen:  # shared, see `dicomnode.results.sharing`
+            continue
+        seen.add(id(derivations))
         for derivation in items_of(frame, "DerivationImageSequence"):
             yield from _references(items_of(derivation, "SourceImageSequence"))
 

@@ -70,7 +70,7 @@ def check_values(dataset: Dataset, inherited: Inherited) -> Iterator[GateFinding
         dataset: As read from a file, its values still raw.
         inherited: What is the source's and not ours to judge.
     """
-    yield from _check_level(dataset, inherited, _encoding(dataset), 0)
+    yield from _check_level(dataset, inherited, _encoding(dataset), 0, set())
 
 
 def _encoding(dataset: Dataset) -> str | None:
@@ -84,7 +84,7 @@ def _encoding(dataset: Dataset) -> str | None:
 
 
 def _check_level(
-    dataset: Dataset, inherited: Inherited, encoding: str | None, depth: int
+    dataset: Dataset, inherited: Inherited, encoding: str | None, depth: int, seen: set[int]
 ) -> Iterator[GateFinding]:
     if depth > MAXIMUM_DEPTH:
         yield GateFinding("structure", "PS3.5 7.5", "sequences are nested too deep")
@@ -101,10 +101,13 @@ def _check_level(
             continue
         if (element.VR or _dictionary_vr(tag)) == "SQ":
             items = dataset[tag].value
+            if id(items) in seen:  # shared, see `dicomnode.results.sharing`
+                continue
+            seen.add(id(items))
             for item in items if isinstance(items, Sequence) else ():
                 if keyword.endswith("CodeSequence"):
                     yield from _check_code(item, keyword)
-                yield from _check_level(item, inherited, encoding, depth + 1)
+                yield from _check_level(item, inherited, encoding, depth + 1, seen)
         elif (wrong := _bad_value(element, keyword, encoding)) and not _is_one_of(
             element, inherited.uids
         ):
