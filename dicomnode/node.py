@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import multiprocessing
@@ -14,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -26,64 +25,19 @@ import structlog
 from config.errors import MedAIError, StorageError, UsageError
 from config.redact import Redactor, configure_logging, load_key
 from config.schema import Settings
+from dicomnode.listening import listen, listen_when_left
 from dicomnode.recovery import recover
+from dicomnode.state import LOCK_FILE, STATE_FILE, NodeState, last_state
 from storage import jobs, outbox
 from storage.db import Ledger, open_ledger
 
 log = structlog.get_logger(__name__)
 
-BACKLOG = 1024
 PARTING_SECONDS = 5.0
 START_SECONDS = 60.0
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-STATE_FILE = "node.json"
-LOCK_FILE = "node.lock"
-
-
-@dataclass(frozen=True)
-class NodeState:
-    """What a running node says of itself, kept in the data folder for the command line.
-
-    Attributes:
-        pid: The supervisor.
-        ae_title: What peers call.
-        dicom: Address and port of the DICOM listener.
-        web: Address and port of HTTP, or None.
-        processes: Restarts by process name.
-        pids: Process ids by process name, of those that live.
-        failing: Names of processes that are down, or are being restarted.
-    """
-
-    pid: int
-    ae_title: str
-    dicom: tuple[str, int]
-    web: tuple[str, int] | None
-    processes: dict[str, int] = field(default_factory=dict)
-    pids: dict[str, int] = field(default_factory=dict)
-    failing: tuple[str, ...] = ()
-
-
-def node_state(data_dir: Path) -> NodeState | None:
-    """The state of the node that runs on a data folder, or None when none does."""
-    try:
-        with (data_dir / LOCK_FILE).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        content = json.loads((data_dir / STATE_FILE).read_text(encoding="utf-8"))
-        web = content.pop("web")
-        return NodeState(
-            **{
-                **content,
-                "dicom": tuple(content["dicom"]),
-                "web": tuple(web) if web else None,
-                "failing": tuple(content["failing"]),
-            }
-        )
-    except FileNotFoundError:
-        return None
 
 
 class _Child:
@@ -106,14 +60,26 @@ class _Child:
         self.restarts = -1
         self.started_at = 0.0
         self.restart_at = 0.0
+        self.hindrance = ""
         self._backoff = FIRST_BACKOFF_SECONDS
 
-    def start(self) -> None:
-        theirs, self._stop = multiprocessing.Pipe(duplex=False)
-        self.process, self.pending = self._start(theirs)
-        theirs.close()
-        self.restarts += 1
+    def start(self) -> bool:
+        """Start it; when its address is taken, plan another try and say so once."""
         self.started_at = time.monotonic()
+        theirs, self._stop = multiprocessing.Pipe(duplex=False)
+        try:
+            with theirs:
+                self.process, self.pending = self._start(theirs)
+        except UsageError as error:
+            self.tell_to_stop()
+            if str(error) != self.hindrance:
+                log.error("process.waits", process=self.name, why=str(error))
+            self.hindrance = str(error)
+            self.failed()
+            return False
+        self.hindrance = ""
+        self.restarts += 1
+        return True
 
     def first_word(self) -> Any:
         """What it said when it had begun, or None when it died before."""
@@ -162,6 +128,7 @@ class Node:
         self.data_dir = settings.node.data_dir
         self._context = multiprocessing.get_context("spawn")
         self._listener: socket.socket | None = None
+        self._web_listener: socket.socket | None = None
         self._web: tuple[str, int] | None = None
         self._children: list[_Child] = []
         self._stopping = threading.Event()
@@ -180,7 +147,7 @@ class Node:
         with self._lock():
             ledger = open_ledger(self.data_dir)
             self._recover(ledger)
-            self._listener = _listen(self.settings)
+            self._listener = self._listen()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._asked_to_stop)
             self._plan()
@@ -198,6 +165,18 @@ class Node:
                 self._end()
             self._audit(ledger, "node.stopped")
             ledger.close()
+
+    def _listen(self) -> socket.socket:
+        """The DICOM listener; waits for the port while receivers of a killed node drain."""
+        node = self.settings.node
+        before = last_state(self.data_dir)
+        held_by = before.pids.values() if before and before.dicom[1] == node.port else ()
+        return listen_when_left(
+            node.bind,
+            node.port,
+            node.drain_seconds + PARTING_SECONDS,
+            lambda: any(map(_lives, held_by)),
+        )
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[IO[str]]:
@@ -239,13 +218,15 @@ class Node:
         return self._spawn_that_tells("worker", _worker_main, stop)
 
     def _web_process(self, stop: Connection) -> tuple[Any, Connection]:
-        return self._spawn_that_tells("web", _web_main, stop)
+        if self._web_listener is None:
+            self._web_listener = listen(self.settings.web.bind, self.settings.web.port)
+        return self._spawn_that_tells("web", _web_main, self._web_listener, stop)
 
     def _spawn_that_tells(
-        self, name: str, main: Callable[..., None], stop: Connection
+        self, name: str, main: Callable[..., None], *given: Any
     ) -> tuple[Any, Connection]:
         mine, theirs = self._context.Pipe(duplex=False)
-        process = self._spawn(name, main, (self.settings, self.data_dir, stop, theirs))
+        process = self._spawn(name, main, (self.settings, self.data_dir, *given, theirs))
         theirs.close()
         return process, mine
 
@@ -294,8 +275,7 @@ class Node:
                     self._note_death(ledger, alive[ready])
             for child in self._children:
                 due = child.process is None and time.monotonic() >= child.restart_at
-                if due and not self._stopping.is_set():
-                    child.start()
+                if due and not self._stopping.is_set() and child.start():
                     log.info("process.restarted", process=child.name, restarts=child.restarts)
             try:
                 self._write_state()
@@ -322,8 +302,9 @@ class Node:
         patience = time.monotonic() + self.settings.node.drain_seconds + 30.0
         for child in self._children:
             child.end(max(0.0, patience - time.monotonic()))
-        if self._listener is not None:
-            self._listener.close()
+        for listener in (self._listener, self._web_listener):
+            if listener is not None:
+                listener.close()
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
         self._stopping.set()
@@ -360,24 +341,14 @@ class Node:
             change.audit(action, object=f"process:{name}", detail=detail)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """The DICOM listener; waits for a port as long as receivers of a killed node may drain."""
-    bind, port = settings.node.bind, settings.node.port
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    seconds = settings.node.drain_seconds + PARTING_SECONDS
-    patience = time.monotonic() + seconds
-    told = False
-    while True:
-        try:
-            return socket.create_server((bind, port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            if error.errno != errno.EADDRINUSE or time.monotonic() > patience:
-                raise UsageError(f"cannot listen on {bind} port {port}: {why}") from error
-            if not told:
-                log.warning("port.busy", port=port, waiting_seconds=seconds)
-                told = True
-            time.sleep(0.2)
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def start_logging(data_dir: Path, level: str = "info") -> None:

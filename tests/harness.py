@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import psutil
 
 from dicomnode.net.scu import Peer
-from dicomnode.node import NodeState, node_state
+from dicomnode.state import NodeState, node_state
 
 ROOT = Path(__file__).parents[1]
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from dicomnode.cli.common import complain, say
 
 if TYPE_CHECKING:
     from dicomnode.net.standin import StandInPacs
-    from dicomnode.node import NodeState
+    from dicomnode.state import NodeState
 
 RESULT_SECONDS = 120.0
 
@@ -80,7 +80,7 @@ def demo(
 
 @contextmanager
 def _node(settings: Path, data_dir: Path) -> Iterator[NodeState]:
-    from dicomnode.node import node_state  # noqa: PLC0415
+    from dicomnode.state import node_state  # noqa: PLC0415
 
     command = [sys.executable, "-m", "dicomnode", "run", "--config", str(settings)]
     with (settings.parent / "node.log").open("w") as log:

@@ -7,7 +7,8 @@ from dicomnode.cli.common import ConfigFile, read_settings, say
 
 def run(config: ConfigFile = None) -> None:
     """Start the node; prints one line when it is ready, ends on SIGTERM or Ctrl-C."""
-    from dicomnode.node import Node, NodeState, start_logging  # noqa: PLC0415
+    from dicomnode.node import Node, start_logging  # noqa: PLC0415
+    from dicomnode.state import NodeState  # noqa: PLC0415
 
     settings = read_settings(config, with_models=True)
 

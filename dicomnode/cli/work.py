@@ -42,7 +42,7 @@ _DELIVERY_COLUMNS = (
 
 def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show whether the node runs, what it holds, and what is wrong."""
-    from dicomnode.node import node_state  # noqa: PLC0415
+    from dicomnode.state import node_state  # noqa: PLC0415
     from dicomnode.web.service import problems  # noqa: PLC0415
     from dicomnode.work.switches import is_paused  # noqa: PLC0415
     from storage import overview  # noqa: PLC0415

@@ -71,29 +71,24 @@ def create_app(problems: Problems, figures: Figures) -> Starlette:
     )
 
 
-def serve(app: ASGIApp, bind: str, port: int, on_ready: Callable[[int], None]) -> None:
+def serve(app: ASGIApp, listening: socket.socket, on_ready: Callable[[int], None]) -> None:
     """Serve until SIGTERM or SIGINT; open requests are answered first.
 
     Args:
         app: From `create_app`.
-        bind: IP address.
-        port: 0 takes a free one.
+        listening: Socket that listens.
         on_ready: Called once with the port that answers.
-
-    Raises:
-        OSError: The address cannot be listened on.
     """
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    with socket.create_server((bind, port), family=family) as listening:
-        config = uvicorn.Config(
-            app,
-            log_config=None,  # the process's own logging, with its redaction
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            limit_concurrency=_MOST_REQUESTS,
-            timeout_graceful_shutdown=5,
-        )
+    config = uvicorn.Config(
+        app,
+        log_config=None,  # the process's own logging, with its redaction
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        limit_concurrency=_MOST_REQUESTS,
+        timeout_graceful_shutdown=5,
+    )
+    with listening:
         _Server(config, lambda: on_ready(listening.getsockname()[1])).run(sockets=[listening])
 
 

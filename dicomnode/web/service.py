@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -88,12 +89,19 @@ def figures(data_dir: Path, store: ObjectStore) -> Iterator[Figure]:
     )
 
 
-def run_web(settings: Settings, data_dir: Path, stop: Connection, ready: Connection) -> None:
+def run_web(
+    settings: Settings,
+    data_dir: Path,
+    listening: socket.socket,
+    stop: Connection,
+    ready: Connection,
+) -> None:
     """The main function of the web process.
 
     Args:
         settings: The node's settings.
         data_dir: Its data folder.
+        listening: Where it answers.
         stop: Readable, or closed at the other side, when the process is to end.
         ready: Gets the port that answers.
     """
@@ -101,7 +109,7 @@ def run_web(settings: Settings, data_dir: Path, stop: Connection, ready: Connect
     store = ObjectStore(data_dir, min_free=settings.storage.min_free)
     app = create_app(lambda: problems(settings, data_dir), lambda: figures(data_dir, store))
     threading.Thread(target=_end_when_told, args=(stop,), daemon=True).start()
-    serve(app, settings.web.bind, settings.web.port, ready.send)
+    serve(app, listening, ready.send)
 
 
 def _end_when_told(stop: Connection) -> None:

@@ -95,16 +95,38 @@ def test_a_second_node_on_the_data_folder_says_so(quiet_node: NodeUnderTest) -> 
     assert echo(quiet_node.peer) == 0
 
 
-def test_a_port_that_is_taken_is_said_in_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.feature("P41")
+def test_a_port_that_is_taken_is_said_in_a_sentence_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         node = NodeUnderTest(tmp_path / "node", port=port)
-        done = node.command("run", check=2)
+        # With receivers of an earlier node on the port it would wait for them longer than this.
+        env = {"MEDAI__NODE__DRAIN_SECONDS": "1000"}
+        done = medai_node("run", "--config", str(node.config), check=2, env=env)
     assert done.stdout == ""
     assert done.stderr.splitlines()[-1] == (
         f"cannot listen on 127.0.0.1 port {port}: Address already in use"
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.feature("F18", "P41")
+def test_without_its_http_port_the_node_receives_and_takes_the_port_when_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("MEDAI__WEB__PORT", str(port))
+        with NodeUnderTest(tmp_path / "node") as node:
+            assert (node.state.web, node.state.failing) == (None, ("web",))
+            assert echo(node.peer) == 0
+            assert "process web is down" in node.command("status").stdout
+            taken.close()
+            node.wait_until(lambda: node.state.web, "HTTP")
+            assert node.get("/health/ready")[0] == 200
+    log = node.log.read_text()
+    assert log.count(f"cannot listen on 127.0.0.1 port {port}: Address already in use") == 1
+    assert "process.died" not in log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])

@@ -20,7 +20,7 @@ import pytest
 from config.errors import PeerError
 from dicomnode.net.scu import contexts_for, file_facts, open_association_to
 from dicomnode.net.standin import StandInPacs
-from dicomnode.node import node_state
+from dicomnode.state import node_state
 from storage.objects import ObjectStore
 from tests import factories
 from tests.harness import NodeUnderTest, lives, routes_to

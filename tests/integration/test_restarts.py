@@ -65,6 +65,8 @@ def test_processes_end_with_a_killed_supervisor_and_a_new_node_takes_over(
     tmp_path: Path, node: NodeUnderTest, pacs: StandInPacs
 ) -> None:
     orphans = list(node.state.pids.values())
+    # Its receivers hold the port while they drain: the new node waits for them.
+    node.write_settings(routes_to(pacs.port), port=node.state.dicom[1])
     node.kill_supervisor()
     node.start()
     node.wait_until(lambda: not any(map(lives, orphans)), "the end of the old processes")

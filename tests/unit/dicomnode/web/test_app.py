@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import signal
+import socket
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
 
@@ -147,7 +148,7 @@ def test_every_answer_forbids_browsers_to_run_frame_or_keep_it(client: Client, p
 
 
 def run_server(ready: Connection, bind: str) -> None:
-    serve(create_app(list, figures), bind, 0, ready.send)
+    serve(create_app(list, figures), socket.create_server((bind, 0)), ready.send)
 
 
 @pytest.mark.feature("F18")
