@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from io import BytesIO
 
@@ -11,12 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 
-from ai.types import Answer, Confidence
+from ai.types import Answer, Code, Confidence
+from dicomnode.frames import frame_headers
 from dicomnode.results import codes
-from dicomnode.results.content import code_of, named, number_of, walk
+from dicomnode.results.content import code_of, is_named, meaning_of, named, number_of, walk
+from dicomnode.results.planes import MOST_POINTS, largest_planes
 from dicomnode.results.provenance import WARNING
 from dicomnode.results.reading import describe
+from dicomnode.results.regions import trace
 from dicomnode.results.sr import build_report
 from dicomnode.results.write import to_bytes
 from tests.unit.dicomnode.results.cases import (
@@ -105,6 +110,145 @@ def test_a_confidence_stands_only_where_the_model_gives_one(value):
         ((percent, unit),) = certain
         assert unit == "%"
         assert percent == pytest.approx(100 * value, abs=0.005)
+
+
+def framed(case, slices):
+    """The case on one enhanced object, whose frames stand in reverse."""
+    file = deepcopy(case.sources[0])
+    file.NumberOfFrames = slices
+    file.SOPClassUID = EnhancedCTImageStorage
+    file.PerFrameFunctionalGroupsSequence = []
+    for source in reversed(case.sources):
+        position, orientation, group = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = source.ImagePositionPatient
+        orientation.ImageOrientationPatient = source.ImageOrientationPatient
+        group.PlanePositionSequence = [position]
+        group.PlaneOrientationSequence = [orientation]
+        file.PerFrameFunctionalGroupsSequence.append(group)
+    return replace(case, sources=tuple(reversed(frame_headers(file))))
+
+
+def test_frames_of_an_enhanced_object_are_named_and_the_object_listed_once():
+    case = framed(ct_case(), 4)
+    objects = bundle(case)
+    report, segmentation = (dcmread(BytesIO(to_bytes(objects[kind]))) for kind in ("sr", "seg"))
+    (study,) = report.CurrentRequestedProcedureEvidenceSequence
+    listed = [
+        item.ReferencedSOPInstanceUID
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    ]
+    assert listed == [case.sources[0].SOPInstanceUID, segmentation.SOPInstanceUID]
+    (series,) = segmentation.ReferencedSeriesSequence
+    assert len(series.ReferencedInstanceSequence) == 1
+    derived = [
+        frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for frame in segmentation.PerFrameFunctionalGroupsSequence
+    ]
+    assert derived == [4, 3, 2, 1] * 3
+    library = next(item for item in walk(report) if is_named(item, codes.IMAGE_LIBRARY_GROUP))
+    (image,) = [item for item in library.ContentSequence if item.ValueType == "IMAGE"]
+    assert list(image.ReferencedSOPSequence[0].ReferencedFrameNumber) == [4, 3, 2, 1]
+    regions = [item for item in walk(report) if is_named(item, codes.IMAGE_REGION)]
+    frames = [item.ContentSequence[0].ReferencedSOPSequence[0] for item in regions]
+    # Fat is largest on its first slice, the last frame; bone has only the last slice.
+    assert [item.ReferencedFrameNumber for item in frames] == [4, 1]
+
+
+def test_a_volumetric_finding_is_outlined_on_its_largest_slice():
+    case = ct_case()
+    dataset = report(case)
+    # The third segment is empty, so it has no outline.
+    assert templates(dataset) == ["1411"] * 3 + ["1410"] * 2
+    group = groups(dataset)[3]
+    region = named(group, codes.IMAGE_REGION)[0]
+    points = np.array(region.GraphicData).reshape(-1, 2)
+    mask = case.answer.labels[0] == 1
+    assert region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == (
+        case.sources[0].SOPInstanceUID
+    )
+    rows, columns = np.nonzero(mask)
+    np.testing.assert_array_equal(points.min(axis=0), [columns.min(), rows.min()])
+    np.testing.assert_array_equal(points.max(axis=0), [columns.max() + 1, rows.max() + 1])
+    (area,) = named(group, codes.AREA)
+    assert number_of(area) == (pytest.approx(mask.sum() * 0.75 * 1.25), "mm2")
+    assert area.ContentSequence[0].RelationshipType == "INFERRED FROM"
+
+
+def test_of_a_scattered_finding_the_largest_part_is_outlined_without_holes():
+    case = ct_case(shape=(2, 12, 16))
+    labels = np.zeros((2, 12, 16), np.uint8)
+    labels[1, 1:9, 2:11] = 1
+    labels[1, 4:6, 5:7] = 0
+    labels[1, 10, 13:15] = 1
+    case = replace(case, answer=replace(case.answer, labels=labels))
+    (plane,) = largest_planes(case.answer, case.volume)
+    assert plane.slice_index == 1
+    assert plane.pixels == 72.0
+    corners = {tuple(point) for point in plane.points}
+    assert corners == {(2.0, 1.0), (11.0, 1.0), (11.0, 9.0), (2.0, 9.0)}
+
+
+def test_an_outline_that_coordinates_cannot_hold_is_left_out():
+    case = ct_case(shape=(2, 258, 256))
+    labels = np.zeros((2, 258, 256), np.uint8)
+    # A comb whose teeth have teeth: one part, and tens of thousands of corners.
+    labels[0, ::3] = labels[0, :, 0] = labels[0, 1::3, 2::2] = 1
+    labels[1, 3:7, 4:9] = 2
+    case = replace(case, answer=replace(case.answer, labels=labels))
+    assert len(max(trace(labels[0] == 1), key=len)) > MOST_POINTS
+    assert [plane.finding.segment for plane in largest_planes(case.answer, case.volume)] == [2]
+    assert templates(report(case)) == ["1411"] * 3 + ["1410"]
+
+
+def test_a_side_is_named_with_its_site():
+    case = cr_case()
+    left = Code("7771000", "SCT", "Left")
+    finding = replace(case.answer.findings[0], laterality=left)
+    group = groups(report(replace(case, answer=Answer((finding,)))))[0]
+    (site,) = named(group, codes.FINDING_SITE)
+    (side,) = site.ContentSequence
+    assert code_of(side, "ConceptCodeSequence") == ("7771000", "SCT")
+    assert code_of(side, "ConceptNameCodeSequence") == ("272741003", "SCT")
+
+
+@pytest.mark.feature("F23")
+@pytest.mark.parametrize(
+    ("weight", "level"), [(0.0, None), (0.2, "Low"), (0.5, "Medium"), (1.0, "High")]
+)
+def test_the_severity_is_the_label_s_and_says_so(weight, level):
+    case = cr_case()
+    finding = replace(case.answer.findings[0], severity=weight)
+    dataset = report(replace(case, answer=Answer((finding,))))
+    said = [meaning_of(item, "ConceptCodeSequence") for item in walk(dataset) if
+            is_named(item, codes.SEVERITY)]  # fmt: skip
+    assert said == ([] if level is None else [level, level])
+    texts = [str(item.get("TextValue", "")) for item in walk(dataset)]
+    assert any("not judged here" in text for text in texts) == (level is not None)
+
+
+def test_the_model_s_own_severity_is_not_overruled():
+    case = cr_case()
+    finding = replace(case.answer.findings[1], severity=0.9)
+    group = groups(report(replace(case, answer=Answer((finding,)))))[0]
+    said = [meaning_of(item, "ConceptCodeSequence") for item in named(group, codes.SEVERITY)]
+    assert said == ["Mild"]
+
+
+@pytest.mark.parametrize(("basis", "family"), [("rules", "RULES"), ("trained", "123110")])
+def test_the_algorithm_s_family_follows_the_model(basis, family):
+    case = ct_case()
+    model = replace(case.provenance.model, basis=basis)
+    objects = bundle(replace(case, provenance=replace(case.provenance, model=model)))
+    said = {
+        code_of(item, "ConceptCodeSequence")[0]
+        for item in walk(objects["sr"])
+        if is_named(item, codes.ALGORITHM_FAMILY)
+    }
+    (identification,) = (
+        objects["seg"].SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    )
+    assert said == {family} == {identification.AlgorithmFamilyCodeSequence[0].CodeValue}
 
 
 @pytest.mark.feature("P19")
