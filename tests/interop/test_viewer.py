@@ -63,6 +63,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory, screenshots: Path) -> Iterato
                 {"name": f"slice-{index}", "points": [place(index, *p) for p in points(index)]}
                 for index in PLANES
             ],
+            "report": "ct-tissue 1.0.0 report",
+            "findings": len(SEGMENTS),
         }
         yield Seen(drive(address, task, screenshots), screenshots)
 
@@ -128,3 +130,34 @@ def test_the_coloured_pixels_lie_where_the_phantom_says(seen: Seen) -> None:
         np.testing.assert_array_equal(distances.argmin(1), wanted, plane["name"])
         met |= set(wanted.tolist())
     assert met == set(SHOWN)
+
+
+def test_each_finding_is_outlined_on_its_largest_slice_with_its_volume(seen: Seen) -> None:
+    kinds = tissue()
+    looked_at = seen.answer["findings"]
+    assert len(looked_at) == len(SEGMENTS)
+    volumes = [float(shown["text"][0].split()[1]) for shown in looked_at]
+    assert all(shown["text"][0].startswith("Volume: ") for shown in looked_at)
+    for number in SEGMENTS.values():
+        mask = kinds == number
+        drawn = np.count_nonzero(mask) * SPACING_MM * SPACING_MM * STEP_MM / 1000.0
+        (shown,) = (
+            shown
+            for shown, volume in zip(looked_at, volumes, strict=True)
+            if volume == pytest.approx(drawn, rel=0.03)
+        )
+        index = int(mask.sum((1, 2)).argmax())
+        rows, columns = np.nonzero(largest_part(mask[index]))
+        low, high = place(index, rows.min(), columns.min()), place(index, rows.max(), columns.max())
+        half = SPACING_MM / 2
+        corners = [
+            [low[0] - half, low[1] - half, low[2]],
+            [high[0] + half, high[1] + half, high[2]],
+        ]
+        np.testing.assert_allclose(shown["box"], corners, atol=2 * SPACING_MM)
+
+
+def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected part of a slice's mask."""
+    parts = SimpleITK.ConnectedComponent(SimpleITK.GetImageFromArray(mask.astype(np.uint8)))
+    return SimpleITK.GetArrayFromImage(SimpleITK.RelabelComponent(parts)) == 1

@@ -3,9 +3,11 @@
 //   node drive.mjs TASK.json
 //
 // The task: address, folder, playwright, chromium; study (Study Instance UID); segmentation (its
-// Series Description); planes: [{name, points}], points in LPS millimetres, all on one slice.
-// Writes a picture of each plane, and seen.json: segments (their labels), planes [{name, at}] with
-// the place of each point in pixels of the picture.
+// Series Description); planes: [{name, points}], points in LPS millimetres, all on one slice; report
+// (its Series Description) and findings, how many of it are looked at, one after the other.
+// Writes a picture of each plane and finding, and seen.json: segments (their labels); planes
+// [{name, at}], the place of each point in pixels of the picture; findings [{text, box}], what
+// stands beside the outline and its two extreme corners in LPS millimetres.
 
 import { createRequire } from "node:module";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -30,7 +32,7 @@ const browser = await chromium.launch({
 });
 const page = await browser.newPage({ viewport: { width: 1400, height: 900 } });
 page.setDefaultTimeout(PATIENCE);
-const seen = { planes: [], segments: [] };
+const seen = { planes: [], segments: [], findings: [] };
 
 const picture = (name) => page.screenshot({ path: `${task.folder}/${name}.png` });
 
@@ -50,13 +52,10 @@ async function settled() {
 }
 
 try {
-  await page.goto(`${task.address}/viewer?StudyInstanceUIDs=${task.study}`);
-  await page.getByText("Skip all").click(); // the tour of a first visit
-  await page.waitForFunction(
-    () => window.cornerstone?.getRenderingEngines()?.[0]?.getViewports()?.[0]?.getCurrentImageId(),
-  );
-  await settled();
-  if (task.segmentation) await segmentation();
+  await open();
+  await segmentation();
+  await open();
+  await report();
 } catch (error) {
   await picture("failed");
   throw error;
@@ -64,6 +63,15 @@ try {
   await browser.close();
 }
 writeFileSync(`${task.folder}/seen.json`, JSON.stringify(seen, null, 1));
+
+async function open() {
+  await page.goto(`${task.address}/viewer?StudyInstanceUIDs=${task.study}`);
+  if (!seen.segments.length) await page.getByText("Skip all").click(); // a first visit's tour
+  await page.waitForFunction(
+    () => window.cornerstone?.getRenderingEngines()?.[0]?.getViewports()?.[0]?.getCurrentImageId(),
+  );
+  await settled();
+}
 
 async function segmentation() {
   await page.getByText(task.segmentation).first().dblclick();
@@ -90,5 +98,28 @@ async function segmentation() {
     }, plane.points);
     await picture(plane.name);
     seen.planes.push({ name: plane.name, at });
+  }
+}
+
+async function report() {
+  await page.getByText(task.report).first().dblclick();
+  for (let number = 0; number < task.findings; number++) {
+    if (number) await page.locator('[data-cy="viewport-action-arrows-right"]').click();
+    await page.locator("svg.svg-layer polyline").first().waitFor({ state: "attached" });
+    await settled();
+    await page.mouse.move(700 + number, 400); // an outline is drawn when the mouse moves
+    await page.waitForTimeout(1000);
+    const finding = await page.evaluate(() => {
+      const [viewport] = window.cornerstone.getRenderingEngines()[0].getViewports();
+      const layer = document.querySelector("svg.svg-layer");
+      const numbers = layer.querySelector("polyline").getAttribute("points").match(/-?[\d.]+/g);
+      const x = numbers.filter((_, index) => index % 2 === 0).map(Number);
+      const y = numbers.filter((_, index) => index % 2 === 1).map(Number);
+      const corner = (pick) => viewport.canvasToWorld([pick(...x), pick(...y)]);
+      const lines = [...layer.querySelectorAll("tspan")].map((line) => line.textContent);
+      return { text: lines, box: [corner(Math.min), corner(Math.max)].map((at) => [...at]) };
+    });
+    await picture(`finding-${number + 1}`);
+    seen.findings.push(finding);
   }
 }
