@@ -17,7 +17,7 @@ from pathlib import Path
 from socketserver import BaseRequestHandler
 from typing import Any
 
-from pynetdicom import AE, _config
+from pynetdicom import AE
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationServer
@@ -28,6 +28,7 @@ from dicomnode.net.contexts import VERIFICATION, register_storage_classes
 from dicomnode.net.door import ARTIM_SECONDS, Door, Request
 from dicomnode.net.handlers import Desk, bindings
 from dicomnode.net.intake import Intake, Link
+from dicomnode.net.library import quiet_pynetdicom
 from dicomnode.net.link import PeerSocket
 from dicomnode.net.messages import PeerMessages
 from dicomnode.net.peers import Peers
@@ -303,16 +304,6 @@ def _part_from(assoc: PeerAssociation) -> None:
         if assoc.dul.socket.leave_short_path(PARTING_SECONDS):
             assoc.acse_timeout = PARTING_SECONDS
             assoc.release()
-
-
-def quiet_pynetdicom() -> None:
-    """Keep identifiers, and a line for every PDU, out of the log."""
-    _config.LOG_HANDLER_LEVEL = "none"
-    _config.LOG_REQUEST_IDENTIFIERS = False
-    _config.LOG_RESPONSE_IDENTIFIERS = False
-    # What goes wrong in its threads ends the association, and that is logged here.
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # quotes the values it doubts
 
 
 def receiver_name(index: int) -> str:

@@ -11,13 +11,14 @@ from typing import Any
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.errors import InputError, NotDicomError, PeerError, UnreadableError
 from config.schema import DestinationSettings, DestinationTlsSettings
 from dicomnode.net.contexts import VERIFICATION, requests
+from dicomnode.net.library import quiet_pynetdicom, send_bytes_as_they_are
 from dicomnode.net.status import accepted_by_peer
 from dicomnode.net.tls import ClientContext, client_context
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -170,6 +171,15 @@ class Link:
             for context in self._assoc.accepted_contexts
         )
 
+    def syntaxes(self, sop_class_uid: str) -> frozenset[str]:
+        """The transfer syntaxes in which the peer takes a SOP class."""
+        return frozenset(
+            str(syntax)
+            for context in self._assoc.accepted_contexts
+            if context.abstract_syntax == sop_class_uid
+            for syntax in context.transfer_syntax
+        )
+
     def store(self, path: Path) -> int:
         """C-STORE one Part 10 file, its data set's bytes as they are.
 
@@ -215,7 +225,8 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
         PeerError: The peer cannot be reached, rejects, or accepts nothing that was asked for.
         SettingsError: The certificates to call it with cannot be used.
     """
-    _send_bytes_as_they_are()
+    quiet_pynetdicom()
+    send_bytes_as_they_are()
     ae = _CallingAE(ae_title=peer.calling_ae)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -248,11 +259,6 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
         raise
     finally:
         ae.close()
-
-
-def _send_bytes_as_they_are() -> None:
-    # Without this pynetdicom decodes each file and encodes it anew.
-    _config.STORE_SEND_CHUNKED_DATASET = True
 
 
 def _tls_arguments(peer: Peer, context: ClientContext | None) -> tuple[ClientContext, str] | None:

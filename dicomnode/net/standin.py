@@ -12,7 +12,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
 from dicomnode.net.contexts import storage_classes, transfer_syntaxes
-from dicomnode.net.scp import quiet_pynetdicom
+from dicomnode.net.library import quiet_pynetdicom
 
 
 class StandInPacs:

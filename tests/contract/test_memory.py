@@ -1,8 +1,10 @@
-"""What one association costs in memory does not depend on what it brings, on either path."""
+"""What one association costs does not depend on what it brings, and it gives all of it back."""
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,25 @@ def test_fragments_that_never_become_a_message(node: Node, context: int, control
             wire.sock.sendall(one * 100)
     assert node.outcomes() == ["aborted"]
     assert node.files() == []
+
+
+@pytest.mark.feature("P02")
+def test_a_connection_that_is_lost_in_the_middle_of_a_pdu_is_closed_at_once(node: Node) -> None:
+    Wire.connect(node.port).sock.close()  # whatever the first connection sets up
+    gc.collect()
+    gc.disable()
+    try:
+        before = sockets()
+        for _ in range(5):
+            with Wire.associate(node.port) as wire:
+                wire.sock.sendall(pdu(4, pdv(1, 3, store_rq(CT, "1.2.3.4")))[:-7])
+        assert node.outcomes() == ["lost"] * 5
+        assert sockets() == before
+    finally:
+        gc.enable()
+
+
+def sockets() -> int:
+    """Sockets that this process holds."""
+    names = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return len([name for name in names if name.startswith("socket:")])

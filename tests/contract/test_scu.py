@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from pathlib import Path
@@ -100,6 +101,18 @@ def test_nobody_there_is_said_in_words() -> None:
 
 
 @pytest.mark.feature("P41")
+def test_what_goes_wrong_is_raised_and_not_logged_by_the_library(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pynetdicom"), "level", logging.DEBUG)
+    caplog.set_level(logging.DEBUG)
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with pytest.raises(PeerError):
+        echo(Peer("NOBODY", "127.0.0.1", port))
+    assert caplog.records == []
+
+
 def test_a_peer_that_takes_no_context_is_said_in_words(node: Node, tmp_path: Path) -> None:
     path = write(tmp_path, "1.5", sop_class="1.9.9.9")
     with pytest.raises(PeerError, match="none of the presentation contexts"):
