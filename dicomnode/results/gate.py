@@ -38,6 +38,7 @@ from dicomnode.results.fallback_check import check_stands_in, compare_basic
 from dicomnode.results.labelling import check_algorithm, check_identity, check_label
 from dicomnode.results.labelmap import LABEL_MAP_SEGMENTATION_STORAGE
 from dicomnode.results.maps_check import compare_fractional, compare_label_map, compare_saliency
+from dicomnode.results.meanings import check_meanings
 from dicomnode.results.pages_check import check_pages
 from dicomnode.results.picture_check import (
     check_key_objects,
@@ -59,6 +60,8 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 __all__ = ["CHECKS", "SOP_CLASSES", "Check", "GateFinding", "ProofContext", "inspect", "prove"]
 
 _REQUESTS: Final = ("RequestAttributesSequence", "ReferencedRequestSequence")
+# A source may say that it was compressed without saying how.
+_LOSSY: Final = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _UNREADABLE: Final = (
     AttributeError,
     BytesLengthException,
@@ -127,6 +130,7 @@ _EVERY: Final[tuple[Check, ...]] = (
     _references,
     check_known,
     check_identity,
+    check_meanings,
     _label,
     check_algorithm,
 )
@@ -188,7 +192,7 @@ def _prove_one(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]
 def _inherited(sources: Sequence[Dataset]) -> Inherited:
     keywords = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
     uids = {str(source.get(keyword, "")) for source in sources for keyword in keywords}
-    return Inherited(frozenset((*INHERITED, *_REQUESTS)), frozenset(uids))
+    return Inherited(frozenset((*INHERITED, *_REQUESTS, *_LOSSY)), frozenset(uids))
 
 
 def inspect(path: Path) -> tuple[GateFinding, ...]:

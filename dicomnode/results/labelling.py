@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -41,6 +42,25 @@ def check_identity(dataset: Dataset, context: ProofContext) -> Iterator[GateFind
         if dataset.get(keyword) != context.provenance.uid(f"{context.kind}/{role}"):
             text = f"{keyword} is not the one this job gives"
             yield GateFinding("identity", "PS3.5 B.2", text)
+    yield from _check_time(dataset, context)
+    lossy = any(str(each.get("LossyImageCompression")) == "01" for each in context.sources)
+    if lossy and "Rows" in dataset and str(dataset.get("LossyImageCompression")) != "01":
+        text = "LossyImageCompression does not say what was done to the source"
+        yield GateFinding("identity", "PS3.3 C.7.6.1.1.5", text)
+
+
+def _check_time(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]:
+    parts = [dataset.get(each) for each in ("ContentDate", "ContentTime", "TimezoneOffsetFromUTC")]
+    if not all(parts):
+        return  # named as missing by its module
+    date, time, zone = (str(part) for part in parts)
+    try:
+        moment = datetime.strptime(f"{date}{time.partition('.')[0]}{zone}", "%Y%m%d%H%M%S%z")
+    except ValueError:
+        moment = None
+    if moment != context.provenance.created.replace(microsecond=0):
+        text = "content date and time are not those of the job"
+        yield GateFinding("identity", "PS3.3 C.12.1.1.8", text)
 
 
 def _comparable(dataset: Dataset, keyword: str) -> object:
