@@ -129,8 +129,19 @@ def explain(paths: Paths, config: ConfigFile = None, as_json: AsJson = False) ->
 
 def infer(
     paths: Paths,
+    *,
     model: Annotated[str, typer.Option("--model", "-m", help="name or name@version.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the objects.")],
+    results: Annotated[
+        str | None,
+        typer.Option(
+            "--results", help="Kinds beside the model's own, with commas: sr,seg,overlay."
+        ),
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="Another input of the model as ROLE=PATH; may be repeated."),
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Run a model on one series without a network; objects, reports and pictures go to a folder."""
@@ -151,11 +162,14 @@ def infer(
     settings = read_settings(config)
     registry = make_registry(settings)
     package = registry.find(model)
-    files = files_in(paths)
-    _require_dicom(files)
+    kinds = _kinds(results)
+    files, beside = files_in(paths), _inputs(others or [])
     digest = hashlib.sha256(package.digest.encode())
-    for content in sorted(hashlib.sha256(path.read_bytes()).digest() for path in files):
-        digest.update(content)
+    for role, members in {"": files, **beside}.items():
+        _require_dicom(members)
+        digest.update(role.encode())
+        for content in sorted(hashlib.sha256(path.read_bytes()).digest() for path in members):
+            digest.update(content)
     identity = digest.hexdigest()
     provenance = Provenance(
         identity=identity,
@@ -171,7 +185,8 @@ def infer(
             package,
             make_engine(settings, registry),
             provenance,
-            kinds=("pdf", *_JSON_FILES),
+            others=beside,
+            kinds=kinds,
             decoder=decoder,
             deadline_seconds=settings.models.job_seconds or None,
         )
@@ -189,6 +204,33 @@ def infer(
         say(str(output / name))
     for finding in analysis.answer.findings:
         say(f"{finding.description}")
+
+
+def _kinds(listed: str | None) -> list[str]:
+    """The kinds of a ``--results``; what is easiest to look at where none are given.
+
+    Raises:
+        UsageError: One of them is not known.
+    """
+    from dicomnode.results.bundle import FORMS  # noqa: PLC0415
+
+    kinds = (
+        ["pdf", *_JSON_FILES] if listed is None else [each.strip() for each in listed.split(",")]
+    )
+    for kind in kinds:
+        if kind not in FORMS:
+            raise UsageError(f"{kind!r} is no kind of result; there are {', '.join(FORMS)}")
+    return kinds
+
+
+def _inputs(pairs: list[str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for pair in pairs:
+        role, equals, path = pair.partition("=")
+        if not (role and equals and Path(path).exists()):
+            raise UsageError(f"{pair!r} is not ROLE=PATH with a path that is there")
+        found[role] = files_in([Path(path)])
+    return found
 
 
 def validate(paths: Paths, as_json: AsJson = False) -> None:

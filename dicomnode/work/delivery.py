@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.presentation import build_context
 
-from config.errors import InputError, MedAIError, PeerError, UnreadableError
+from config.errors import InputError, MedAIError, PeerError, StorageError, UnreadableError
 from config.schema import DestinationSettings, Settings
 from dicomnode.net.contexts import VERIFICATION
 from dicomnode.net.scu import (
@@ -23,6 +24,7 @@ from dicomnode.net.scu import (
 )
 from dicomnode.net.status import accepted_by_peer
 from dicomnode.results.bundle import chain
+from dicomnode.results.write import SENDABLE, as_accepted
 from storage import outbox
 from storage.db import Ledger
 from storage.objects import ObjectStore
@@ -33,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 BATCH = 50
 
+UNCOMPRESSED = tuple(map(str, (ExplicitVRLittleEndian, ImplicitVRLittleEndian)))
 NO_CONTEXT = "the destination accepts no presentation context for it"
 
 # These the peer will answer every time; all other failures may pass.
@@ -119,7 +122,12 @@ class Courier:
         accepted = 0
         try:
             # A node's results are of few SOP classes: one list of contexts holds them all.
-            contexts = contexts_for(facts for parcel in parcels for _, facts in _forms(parcel))[0]
+            contexts = contexts_for(
+                replace(facts, transfer_syntax_uid=syntax)
+                for parcel in parcels
+                for _, facts in _forms(parcel)
+                for syntax in _syntaxes(facts)
+            )[0]
             # Who takes none of them still takes part, and can be told from one that is down.
             contexts = [*contexts, build_context(VERIFICATION)]
             with open_association_to(peer, contexts) as link:
@@ -166,15 +174,24 @@ class Courier:
 
     def _note_kinds(self, link: Link, parcels: Sequence[_Parcel]) -> None:
         forms = [form for parcel in parcels for form in _forms(parcel)]
-        taken = {result.kind: link.accepts(facts) for result, facts in forms}
+        taken = {result.kind: _takes(link, facts) for result, facts in forms}
         outbox.note_kinds(self._ledger, self._name, taken)
 
     def _answered(self, link: Link, parcel: _Parcel, destination: DestinationSettings) -> bool:
         """Send one object, or the best form of it that is taken; whether one was."""
         row = parcel.row
-        if not link.accepts(parcel.facts):
+        if not _takes(link, parcel.facts):
             return self._falls_back(link, parcel, destination, NO_CONTEXT, None)
-        status = link.store(parcel.facts.path)
+        try:
+            status = self._store_on(link, parcel)
+        except InputError as error:
+            log.error(
+                "delivery.unreadable", destination=self._name, delivery=row.id, why=str(error)
+            )
+            outbox.lost(self._ledger, row, "the stored result is missing or damaged")
+            return False
+        except OSError as error:
+            raise StorageError(f"a result cannot be prepared: {error.strerror}") from error
         if accepted_by_peer(status):
             outbox.accepted(self._ledger, row, status)
             return True
@@ -190,6 +207,20 @@ class Courier:
         self._put_back([row], why, status)
         return False
 
+    def _store_on(self, link: Link, parcel: _Parcel) -> int:
+        accepted = link.syntaxes(parcel.facts.sop_class_uid)
+        stored = parcel.facts.path
+        if parcel.facts.transfer_syntax_uid in accepted:
+            return link.store(stored)
+        # What a crash leaves here goes when the same delivery is sent again.
+        path = self._ledger.data_dir / "sending" / f"{parcel.row.id}.dcm"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            path.write_bytes(as_accepted(stored.read_bytes(), accepted))
+            return link.store(path)
+        finally:
+            path.unlink(missing_ok=True)
+
     def _falls_back(
         self,
         link: Link,
@@ -200,7 +231,7 @@ class Courier:
     ) -> bool:
         while parcel.others:
             result, parcel.facts = parcel.others.pop(0)
-            if not link.accepts(parcel.facts):
+            if not _takes(link, parcel.facts):
                 continue
             if not outbox.fall_back(self._ledger, parcel.row, result, why):
                 why = f"{why}; {result.kind}, which would stand in for it, is sent anyway"
@@ -225,6 +256,18 @@ class Courier:
             status=status,
             jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
         )
+
+
+def _syntaxes(facts: FileFacts) -> tuple[str, ...]:
+    """What a stored result is offered in, best first.
+
+    Not deflated, though it is kept so: there are receivers that accept that and cannot read it.
+    """
+    return UNCOMPRESSED if facts.transfer_syntax_uid in SENDABLE else (facts.transfer_syntax_uid,)
+
+
+def _takes(link: Link, facts: FileFacts) -> bool:
+    return not link.syntaxes(facts.sop_class_uid).isdisjoint(_syntaxes(facts))
 
 
 def _forms(parcel: _Parcel) -> list[tuple[Result, FileFacts]]:

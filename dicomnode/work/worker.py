@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 import structlog
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ai.registry import Registry
 from config.errors import (
@@ -31,6 +31,7 @@ from config.errors import (
 from config.schema import DestinationSettings, Settings
 from dicomnode.results.bundle import chain
 from dicomnode.results.provenance import Provenance
+from dicomnode.results.write import deflated
 from dicomnode.series.decode_pool import DecodePool
 from dicomnode.work.assembler import Assembler
 from dicomnode.work.clock import ClockWatch
@@ -226,13 +227,13 @@ class Worker:
     def _keep(self, job: Job, analysis: Analysis) -> None:
         results = []
         for result in analysis.results:
-            stored = self.store.put(result.content)
+            stored = self.store.put(deflated(result.content))
             results.append(
                 NewResult(
                     kind=result.kind,
                     sop_class_uid=result.sop_class_uid,
                     sop_instance_uid=result.sop_instance_uid,
-                    transfer_syntax_uid=str(ExplicitVRLittleEndian),
+                    transfer_syntax_uid=str(DeflatedExplicitVRLittleEndian),
                     digest=stored.digest,
                     size=stored.size,
                     object_key=stored.key,

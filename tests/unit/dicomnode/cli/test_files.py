@@ -84,6 +84,11 @@ def test_a_file_that_is_no_dicom_gets_a_sentence(
         (("explain", "{folder}"), "there is no file in"),
         (("echo", "PACS"), "neither AE@HOST:PORT nor the name"),
         (("infer", "{folder}", "-m", "ct-tissue", "-o", "out"), "there is no file in"),
+        (
+            ("infer", "{file}", "-m", "ct-tissue", "-o", "out", "--results", "sr,x"),
+            "'x' is no kind",
+        ),
+        (("infer", "{file}", "-m", "ct-tissue", "-o", "out", "--input", "t1"), "not ROLE=PATH"),
         (("config", "check", "--config", "missing.toml"), "there is no settings file"),
     ],
 )
@@ -153,6 +158,18 @@ def test_infer_writes_proved_objects_reports_and_pictures(
     medai("infer", ct, "--model", "ct-tissue", "--output", again)
     for name in ("sr.dcm", "seg.dcm"):
         assert dcmread(again / name).SOPInstanceUID == dcmread(results / name).SOPInstanceUID
+
+
+def test_infer_writes_the_kinds_asked_for_beside_the_model_s_own(
+    medai: Run, ct: Path, tmp_path: Path
+) -> None:
+    asked = ("--results", "sr-basic,overlay")
+    folder = tmp_path / "kinds"
+    done = medai("infer", ct, "--model", "ct-tissue", "--output", folder, *asked)
+    assert done.code == 0, done.err
+    written = {path.name for path in folder.iterdir()}
+    objects = {"sr.dcm", "seg.dcm", "sr-basic.dcm", "overlay.dcm"}
+    assert written == objects | {"source.png", "annotated.png"}
 
 
 @pytest.mark.feature("P09", "P19")

@@ -12,11 +12,15 @@ from pydicom.uid import (
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     SegmentationStorage,
 )
 
 from config.schema import Settings
 from dicomnode.net.standin import StandInPacs
+from dicomnode.results.write import deflated
 from dicomnode.work.delivery import Courier
 from dicomnode.work.worker import kinds_to_build
 from storage import audit, jobs, outbox, overview
@@ -41,6 +45,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self.ledger: Ledger = open_ledger(folder)
         self.store = ObjectStore(folder, min_free=0)
+        self.deflate = False
 
     def fill(self, made: Collection[str], wanted: Sequence[str], folder: Path) -> None:
         some_jobs(self.ledger, 1)
@@ -52,7 +57,8 @@ class Outbox:
             dataset = factories.structured_report(seed=number)
             dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = CLASSES[kind]
             (path,) = factories.write([dataset], folder / kind)
-            kept = self.store.put(path.read_bytes())
+            content = path.read_bytes()
+            kept = self.store.put(deflated(content) if self.deflate else content)
             results.append(
                 NewResult(
                     kind=kind,
@@ -128,6 +134,37 @@ def test_a_class_that_is_refused_by_status_falls_back_too(out: Outbox, tmp_path:
         "accepted",
         "sr: 0x0122: SOP class not supported",
     )
+
+
+@pytest.mark.feature("P03")
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_what_is_kept_deflated_is_sent_as_the_destination_takes_it(
+    out: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str
+) -> None:
+    # It would take it deflated as well: that is not offered.
+    taken = {syntax, DeflatedExplicitVRLittleEndian}
+    monkeypatch.setattr("dicomnode.net.standin.transfer_syntaxes", lambda: taken)
+    out.deflate = True
+    out.fill(["sr"], ["sr"], tmp_path / "made")
+    stored = out.store.path(Delivery.get().result.object_key)
+    with StandInPacs(tmp_path / "pacs") as pacs:
+        assert out.deliver(pacs) == 1
+        (path,) = pacs.files.values()
+    received = dcmread(path)
+    assert received.file_meta.TransferSyntaxUID == syntax
+    assert dcmread(stored).file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+    assert received == dcmread(stored)
+
+
+def test_a_kept_result_that_is_damaged_holds_up_no_other(out: Outbox, tmp_path: Path) -> None:
+    out.deflate = True
+    out.fill(["seg", "sr"], ["seg", "sr"], tmp_path / "made")
+    path = out.store.path(Delivery.get().result.object_key)
+    path.write_bytes(path.read_bytes()[:-40])
+    with StandInPacs(tmp_path / "pacs") as pacs:
+        assert out.deliver(pacs) == 1
+    states = {row.result.kind: row.state for row in Delivery.select()}
+    assert states == {"seg": "dead", "sr": "accepted"}
 
 
 @pytest.mark.feature("P42")
