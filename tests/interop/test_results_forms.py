@@ -51,8 +51,13 @@ KNOWN_PIXELMED = {
         "(43468-8,LN,",
     ),
     # dciodvfy forbids Laterality where it is not known to be a paired structure; the derivation
-    # stands in every frame, which it does not look for where no pixel measures are shared.
-    "seg": ("GeneralSeriesModule/Laterality", "SharedFunctionalGroupsSequence/Item[1]"),
+    # stands in every frame, which it does not look for where no pixel measures are shared; and it
+    # takes Patient Orientation for one value, which are two (PS3.6).
+    "seg": (
+        "GeneralSeriesModule/Laterality",
+        "SharedFunctionalGroupsSequence/Item[1]",
+        "PatientOrientation: Incorrect value multiplicity",
+    ),
     "fractional": ("GeneralSeriesModule/Laterality", "SharedFunctionalGroupsSequence/Item[1]"),
 }
 KNOWN_PIXELMED["sr-comprehensive"] = KNOWN_PIXELMED["sr"]
