@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from dicomnode.results.assessment import confidence_said
 from dicomnode.results.content import items_of
-from dicomnode.results.picture_check import source_indices
+from dicomnode.results.picture_check import known_images, source_indices
 from dicomnode.results.proof import GateFinding, ProofContext
 from dicomnode.results.provenance import WARNING
 
@@ -41,7 +41,7 @@ def check_pages(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding
         text = "the document is not marked UNVERIFIED"
         yield GateFinding("label", "PS3.3 C.24.2", text)
     referred = items_of(dataset, "SourceInstanceSequence")
-    _, wrong = source_indices(referred, context)
+    _, wrong = source_indices(referred, known_images(context.sources))
     yield from wrong
     length = int(dataset.get("EncapsulatedDocumentLength") or 0)
     document = bytes(dataset.get("EncapsulatedDocument") or b"")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -25,27 +25,33 @@ _Places = list[tuple[NDArray[np.float64], float]]
 _NEAR: Final = 0.5  # pixels of the source that a border may be away from where the answer put it
 
 
-def source_indices(
-    items: Sequence[Dataset], context: ProofContext
-) -> tuple[list[int], list[GateFinding]]:
+Known = Mapping[tuple[str, str], Mapping[int | None, int]]
+"""SOP instance and class UID → frame number, None for a single-frame image → slice from 0."""
+
+
+def known_images(sources: Sequence[Dataset]) -> Known:
+    """The images that references may lead to."""
+    known: defaultdict[tuple[str, str], dict[int | None, int]] = defaultdict(dict)
+    for index, each in enumerate(sources):
+        instance = str(each.get("SOPInstanceUID")), str(each.get("SOPClassUID"))
+        known[instance][frame_number(each)] = index
+    return known
+
+
+def source_indices(items: Sequence[Dataset], known: Known) -> tuple[list[int], list[GateFinding]]:
     """Which sources image references lead to, and what is wrong with the references.
 
     Args:
         items: Of a sequence of image references (PS3.3 Table 10-3).
-        context: Gives the sources.
+        known: The sources.
 
     Returns:
         Slices by index, in the order of the references, and findings.
     """
-    known: defaultdict[tuple[str, str], dict[int | None, int]] = defaultdict(dict)
-    for index, each in enumerate(context.sources):
-        instance = str(each.get("SOPInstanceUID")), str(each.get("SOPClassUID"))
-        known[instance][frame_number(each)] = index
     found, wrong = [], []
     for item in items:
-        frames = known[
-            str(item.get("ReferencedSOPInstanceUID")), str(item.get("ReferencedSOPClassUID"))
-        ]
+        instance = item.get("ReferencedSOPInstanceUID"), item.get("ReferencedSOPClassUID")
+        frames = known.get((str(instance[0]), str(instance[1])), {})
         numbers = item.get("ReferencedFrameNumber")
         # Without numbers the whole instance is meant.
         named = list(frames) if numbers is None else np.atleast_1d(numbers).tolist()
@@ -74,7 +80,8 @@ def check_overlay(dataset: Dataset, context: ProofContext) -> Iterator[GateFindi
     if says_no and any(each.get("BurnedInAnnotation") == "YES" for each in context.sources):
         text = "the overlay denies the burned-in annotation of its source"
         yield GateFinding("label", "PS3.3 C.7.6.1", text)
-    shown, wrong = source_indices(items_of(dataset, "SourceImageSequence"), context)
+    known = known_images(context.sources)
+    shown, wrong = source_indices(items_of(dataset, "SourceImageSequence"), known)
     yield from wrong
     if len(shown) != int(dataset.get("NumberOfFrames") or 0):
         yield GateFinding("reference", "PS3.3 C.7.6.1", "the overlay has not one source a frame")
@@ -153,9 +160,10 @@ def check_presentation_state(dataset: Dataset, context: ProofContext) -> Iterato
         dataset: The presentation state of the bundle, read back.
         context: Answer, volume and sources.
     """
+    known = known_images(context.sources)
     listed: list[int] = []
     for series in items_of(dataset, "ReferencedSeriesSequence"):
-        found, wrong = source_indices(items_of(series, "ReferencedImageSequence"), context)
+        found, wrong = source_indices(items_of(series, "ReferencedImageSequence"), known)
         listed += found
         yield from wrong
     if sorted(listed) != list(range(len(context.sources))):
@@ -164,7 +172,7 @@ def check_presentation_state(dataset: Dataset, context: ProofContext) -> Iterato
     drawn: defaultdict[tuple[str, int], _Places] = defaultdict(list)
     words = []
     for item in items_of(dataset, "GraphicAnnotationSequence"):
-        places, wrong = source_indices(items_of(item, "ReferencedImageSequence"), context)
+        places, wrong = source_indices(items_of(item, "ReferencedImageSequence"), known)
         yield from wrong
         words += [
             str(each.get("UnformattedTextValue")) for each in items_of(item, "TextObjectSequence")
@@ -214,31 +222,20 @@ def _is_enclosed(answer: Answer, finding: Finding, index: int, polygons: _Places
             polygons[0][0].shape == wanted.shape
             and float(np.abs(polygons[0][0] - wanted).max()) <= _NEAR
         )
-    rows, columns = _places_of(answer, finding, index)
+    if answer.labels is None or finding.segment is None:
+        return not polygons
+    mask = answer.labels[index] == finding.segment
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows) or not polygons:
         return not len(rows) and not polygons
     corners = np.vstack([points for points, _ in polygons])
+    found = np.array([corners.min(axis=0), corners.max(axis=0)])
+    box = np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]])
     if len(polygons) >= MOST_OUTLINES:  # islands were left out: what is left must lie within
-        inside = (rows.min(), rows.max() + 1), (columns.min(), columns.max() + 1)
-        return bool(
-            (corners[:, 1] >= inside[0][0]).all()
-            and (corners[:, 1] <= inside[0][1]).all()
-            and (corners[:, 0] >= inside[1][0]).all()
-            and (corners[:, 0] <= inside[1][1]).all()
-        )
-    box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    return abs(sum(area for _, area in polygons) - len(rows)) <= _NEAR and np.allclose(
-        [*corners.min(axis=0), *corners.max(axis=0)], box, atol=_NEAR
-    )
-
-
-def _places_of(
-    answer: Answer, finding: Finding, index: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    if answer.labels is None or finding.segment is None:
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    rows, columns = np.nonzero(answer.labels[index] == finding.segment)
-    return rows, columns
+        return bool((found[0] >= box[0]).all() and (found[1] <= box[1]).all())
+    area = sum(area for _, area in polygons)
+    same_area = abs(area - np.count_nonzero(mask)) <= _NEAR
+    return bool(same_area and np.allclose(found, box, atol=_NEAR))
 
 
 def check_key_objects(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]:
@@ -261,7 +258,7 @@ def check_key_objects(dataset: Dataset, context: ProofContext) -> Iterator[GateF
         if item.get("ValueType") == "IMAGE"
         for reference in items_of(item, "ReferencedSOPSequence")
     ]
-    shown, wrong = source_indices(images, context)
+    shown, wrong = source_indices(images, known_images(context.sources))
     yield from wrong
     listed = {
         str(reference.get("ReferencedSOPInstanceUID"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
 
 # Of a speckled segment the largest islands are outlined; a viewer could not show thousands.
-MOST_OUTLINES: Final = 32
+MOST_OUTLINES: Final = 16
 _CENTRE: Final = 0.5  # a pixel's centre, counted from its corner
 
 
@@ -103,69 +102,93 @@ def outlines(answer: Answer, index: int) -> Iterator[tuple[int, Points]]:
             if finding.region.slice_index == index:
                 yield number, finding.region.points + _CENTRE
         elif answer.labels is not None and finding.segment is not None:
-            found = trace(answer.labels[index] == finding.segment)
-            found.sort(key=lambda points: -_length(points))
-            yield from ((number, points) for points in found[:MOST_OUTLINES])
+            found = trace(answer.labels[index] == finding.segment, MOST_OUTLINES)
+            yield from ((number, points) for points in found)
 
 
-def _length(points: Points) -> float:
-    return float(np.abs(points - np.roll(points, 1, axis=0)).sum())
-
-
-def trace(mask: Mask) -> list[Points]:
+def trace(mask: Mask, most: int | None = None) -> list[Points]:
     """The borders of a mask along the edges of its pixels.
 
     Args:
         mask: ``(rows, columns)``.
+        most: How many borders at most, the longest ones; None for all.
 
     Returns:
-        One closed polygon a border, ``(n, 2)`` of (column, row), 0.0 the corner of the first pixel:
-        clockwise on the screen around what is set, the other way around holes. Pixels that touch
-        at a corner alone are parted.
+        One closed polygon a border, the longest first, ``(n, 2)`` of (column, row), 0.0 the corner
+        of the first pixel: clockwise on the screen around what is set, the other way around holes.
+        Pixels that touch at a corner alone are parted.
     """
-    following = _edges(mask)
-    polygons = []
-    while following:
-        start = next(iter(following))
-        corner, step = start, following[start][0]
-        points: list[tuple[int, int]] = []
-        while True:
-            ends = following[corner]
-            # Where two edges leave a corner the turn to the right stays with the same pixel.
-            turn = (-step[1], step[0])
-            chosen = turn if turn in ends else ends[0]
-            ends.remove(chosen)
-            if not ends:
-                del following[corner]
-            if not points or chosen != step:
-                points.append(corner)
-            step = chosen
-            corner = (corner[0] + step[0], corner[1] + step[1])
-            if corner == start:
-                break
-        if len(points) > 4 and _straight(points[-1], points[0], points[1]):
-            del points[0]
-        polygons.append(np.array(points, np.float64))
-    return polygons
+    starts, ways = _edges(mask)
+    if not len(starts):
+        return []
+    after = _following(starts, ways, mask.shape[1] + 2)
+    border = _smallest_reached(after)
+    roots, lengths = np.unique(border, return_counts=True)
+    kept = roots[np.argsort(-lengths, kind="stable")][:most]
+    place = np.full(len(after), -1)
+    place[kept] = np.arange(len(kept))
+    before = np.empty_like(after)
+    before[after] = np.arange(len(after))
+    # What goes on straight is no corner of the polygon.
+    corners = np.flatnonzero((ways != ways[before]) & (place[border] >= 0))
+    places = place[border[corners]]
+    order = np.lexsort((-_steps_to_root(after, border)[corners], places))
+    cuts = np.flatnonzero(np.diff(places[order])) + 1
+    return [each.astype(np.float64) for each in np.split(starts[corners[order]], cuts)]
 
 
-def _straight(before: tuple[int, int], at: tuple[int, int], after: tuple[int, int]) -> bool:
-    return before[0] == at[0] == after[0] or before[1] == at[1] == after[1]
+# The ways along a border, what is set on the right: right, down, left, up; each turns right into
+# the next one.
+_STEPS: Final = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 
 
-def _edges(mask: Mask) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    # Corner (column, row) → the steps of the edges that leave it, what is set on their right.
+def _edges(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    # Where each edge starts, ``(n, 2)`` of (column, row), and its way.
     padded = np.pad(mask, 1)
     inside = padded[1:-1, 1:-1]
-    sides = (  # neighbour without, where the edge starts, its step
-        (padded[:-2, 1:-1], (0, 0), (1, 0)),
-        (padded[1:-1, 2:], (1, 0), (0, 1)),
-        (padded[2:, 1:-1], (1, 1), (-1, 0)),
-        (padded[1:-1, :-2], (0, 1), (0, -1)),
+    sides = (  # neighbour without, and where the edge starts
+        (padded[:-2, 1:-1], (0, 0)),
+        (padded[1:-1, 2:], (1, 0)),
+        (padded[2:, 1:-1], (1, 1)),
+        (padded[1:-1, :-2], (0, 1)),
     )
-    leaving: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    for neighbour, (right, down), step in sides:
+    starts, ways = [], []
+    for way, (neighbour, corner) in enumerate(sides):
         rows, columns = np.nonzero(inside & ~neighbour)
-        for column, row in zip((columns + right).tolist(), (rows + down).tolist(), strict=True):
-            leaving[column, row].append(step)
-    return dict(leaving)
+        starts.append(np.stack([columns, rows], axis=1) + corner)
+        ways.append(np.full(len(rows), way))
+    return np.concatenate(starts), np.concatenate(ways)
+
+
+def _following(starts: NDArray[np.intp], ways: NDArray[np.intp], width: int) -> NDArray[np.intp]:
+    # Which edge comes after each. Where two leave a corner, the turn to the right stays with the
+    # same pixel.
+    leaving = np.full(((int(starts[:, 1].max()) + 2) * width, 4), -1)
+    leaving[starts[:, 1] * width + starts[:, 0], ways] = np.arange(len(starts))
+    ends = starts + _STEPS[ways]
+    at = ends[:, 1] * width + ends[:, 0]
+    right, straight, left = (leaving[at, (ways + turn) % 4] for turn in (1, 0, 3))
+    after: NDArray[np.intp] = np.where(right >= 0, right, np.where(straight >= 0, straight, left))
+    return after
+
+
+def _smallest_reached(after: NDArray[np.intp]) -> NDArray[np.intp]:
+    # The smallest edge of the border that each lies on: twice as far ahead each time.
+    smallest, ahead = np.arange(len(after)), after
+    while True:
+        found = np.asarray(np.minimum(smallest, smallest[ahead]), np.intp)
+        if np.array_equal(found, smallest):
+            return found
+        smallest, ahead = found, ahead[ahead]
+
+
+def _steps_to_root(after: NDArray[np.intp], border: NDArray[np.intp]) -> NDArray[np.intp]:
+    # How many edges lie before each border's smallest one comes again; most for that one itself.
+    is_root = border == np.arange(len(after))
+    ahead = np.where(is_root, np.arange(len(after)), after)
+    steps: NDArray[np.intp] = (~is_root).astype(np.intp)
+    while not is_root[ahead].all():
+        steps += steps[ahead]
+        ahead = ahead[ahead]
+    steps[is_root] = len(after)
+    return steps

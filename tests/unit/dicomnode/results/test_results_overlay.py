@@ -42,7 +42,7 @@ boxes = st.tuples(
 
 
 @pytest.mark.feature("P16", "P17")
-@given(st.lists(boxes, max_size=4))
+@given(st.lists(boxes, max_size=2))
 @settings(max_examples=100, deadline=None)
 def test_every_located_finding_is_in_a_frame_and_the_rest_is_the_source(places):
     case = ct_case()

@@ -52,7 +52,7 @@ def test_an_image_larger_and_one_with_other_proportions_than_a_frame_pass():
 
 
 @given(hnp.arrays(np.uint8, (4, 10, 13), elements=st.integers(0, 3)))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_whatever_the_segments_look_like_the_objects_pass(labels):
     case = ct_case()
     case = replace(case, answer=replace(case.answer, labels=labels))
