@@ -14,6 +14,8 @@ Loopback and shared cores: read ratios, not seconds.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +94,8 @@ def plans(options: argparse.Namespace) -> Iterator[compare.Plan]:
 def main() -> None:
     """Run what was asked for and tell it."""
     options = arguments()
+    # Whatever ends it, receivers and senders end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     table = receivers(options.node_processes)
     names = dict.fromkeys([NODE, *options.receivers])
     with tempfile.TemporaryDirectory(prefix="bench-intake-", dir=options.work) as work:
@@ -106,10 +110,10 @@ def main() -> None:
         )
         print(", ".join(f"{name}: {value}" for name, value in told.machine().items()), flush=True)
         chosen = {name: part for name, part in PARTS.items() if getattr(options, name)}
-        # Figures come one after the other; where they do not count, all cores may load programs.
-        with ThreadPoolExecutor(len(chosen) if options.smoke else 1) as pool:
-            said = pool.map(lambda part: part(session), chosen.values())
-            for name, text in zip(chosen, said, strict=True):
+        with ThreadPoolExecutor(len(chosen)) as pool:
+            # Figures come one after the other; where they do not count, all cores load programs.
+            run = pool.map if options.smoke else map
+            for name, text in zip(chosen, run(session.run, chosen.values()), strict=True):
                 print(f"\n== {name.replace('_', ' ')}\n\n{text}", flush=True)
     if options.json:
         told.write_json(options.json, session.found)

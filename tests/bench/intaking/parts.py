@@ -72,6 +72,10 @@ class Session:
     plot: Path | None = None
     found: dict[str, object] = field(default_factory=dict)
 
+    def run(self, part: Callable[[Session], str]) -> str:
+        """Run a part; what it found, for people."""
+        return part(self)
+
     def compare(self) -> str:
         """Every receiver with every sender and shape."""
         installed = {name: one for name, one in self.receivers.items() if one.installed}
