@@ -138,7 +138,7 @@ def frame_headers(header: Dataset) -> tuple[Dataset, ...]:
         raise MalformedError(f"{_PER_FRAME} has {len(per_frame)} items for {frames} frames")
     dropped = {tag_for_keyword(keyword) for keyword in (_SHARED, _PER_FRAME, "NumberOfFrames")}
     base: dict[BaseTag, object] = {
-        tag: _parsed(header, tag) for tag, _ in header.items() if tag not in dropped
+        tag: _parsed(header, tag, stored) for tag, stored in header.items() if tag not in dropped
     }
     for group in _items(header, _SHARED):
         base.update(_brought(group))
@@ -146,9 +146,8 @@ def frame_headers(header: Dataset) -> tuple[Dataset, ...]:
     return tuple(FrameHeader.of(header, base, own, at + 1) for at, own in enumerate(owns))
 
 
-def _parsed(header: Dataset, tag: BaseTag) -> object:
+def _parsed(header: Dataset, tag: BaseTag, stored: object) -> object:
     """An element parsed once for all frames; as it stands where that fails or would read much."""
-    stored = header.get_item(tag)
     if not isinstance(stored, RawDataElement) or stored.value is None:
         return stored
     try:

@@ -63,7 +63,9 @@ class FrameReader:
                 return _by_gdcm(request, self._dataset)
             stored = pixel_array(self._dataset, index=request.frame)
             return stored if request.colour else _grey(stored, self._dataset)
-        except Exception as error:  # decoders of hostile bytes raise what they like
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # decoders raise what they like, those in Rust their panics
             raise PixelError("cannot be decoded") from error
 
 

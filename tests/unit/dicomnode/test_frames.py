@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from config.errors import MalformedError
 from dicomnode.frames import MAX_FRAMES, frame_headers, frame_number
@@ -100,3 +102,13 @@ def test_groups_that_do_not_match_the_frames_are_refused(enhanced: Dataset) -> N
     enhanced.NumberOfFrames = 2
     with pytest.raises(MalformedError, match="3 items for 2 frames"):
         frame_headers(enhanced)
+
+
+def test_an_element_that_cannot_be_parsed_is_left_for_who_asks(enhanced: Dataset) -> None:
+    for tag, length in ((0x00081030, 0), (0x00180050, 4)):
+        stored = b"abcd"[:length] or None
+        enhanced[tag] = RawDataElement(Tag(tag), "P?", length, stored, 0, False, True)
+    enhanced.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness = None
+    view = frame_headers(enhanced)[0]
+    with pytest.raises(NotImplementedError):
+        view["StudyDescription"]

@@ -71,6 +71,20 @@ def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path, pool: DecodePoo
         load_series(factories.write(images, tmp_path), pool)
 
 
+@pytest.mark.parametrize("helpers", [True, False])
+def test_a_decoder_that_panics_refuses_the_frame(
+    tmp_path: Path, pool: DecodePool, helpers: bool
+) -> None:
+    grid = Grid((1, 32, 36))
+    ramp = np.arange(32 * 36, dtype=np.uint16).reshape(grid.shape)
+    (image,) = images_of(ramp, grid, syntax=RLELossless)
+    content = bytearray(image.PixelData)
+    content[156] = 255  # a run of it ends behind its segment: the decoder in Rust panics
+    image.PixelData = bytes(content)
+    with pytest.raises(SeriesError, match="image 1 of 1 cannot be decoded"):
+        load_series(factories.write(image, tmp_path), pool if helpers else decode_here)
+
+
 def test_bytes_that_crash_a_codec_are_refused_and_the_others_decoded(
     tmp_path: Path, pool: DecodePool
 ) -> None:
