@@ -49,6 +49,26 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
+def open_direct(name: str, flags: int, folder_fd: int) -> int:
+    """Make a file, or open it, past the page cache where the file system can do that.
+
+    Args:
+        name: Of the file in its folder.
+        flags: Beside reading, writing and making it.
+        folder_fd: The folder.
+
+    Raises:
+        OSError: The system refused.
+    """
+    flags |= os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+    try:
+        return os.open(name, flags | os.O_DIRECT, 0o640, dir_fd=folder_fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.open(name, flags, 0o640, dir_fd=folder_fd)
+
+
 def sync_file_system(fd: int) -> None:
     """Make everything durable on the file system that a file lies on (syncfs(2)).
 

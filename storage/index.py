@@ -13,7 +13,15 @@ from typing import Any
 from peewee import fn
 
 from storage.db import Change, Ledger
-from storage.records import Association, Instance, Result, Series, SeriesAssociation, Study
+from storage.records import (
+    Association,
+    AuditEvent,
+    Instance,
+    Result,
+    Series,
+    SeriesAssociation,
+    Study,
+)
 
 _NOT_SAID = "?"
 
@@ -41,6 +49,10 @@ class Arrival:
     object_key: str
     association_id: int
     received_at: float | None = None
+
+
+SETTLING_SECONDS = 60.0
+"""How far the order of rows may lag behind that of acknowledgements."""
 
 
 class Kept(Enum):
@@ -173,15 +185,30 @@ def _record(arrival: Arrival, now: float) -> Kept:
     return Kept.REVISION if known else Kept.NEW
 
 
-def key_of(sop_instance_uid: str, digest: str) -> str | None:
-    """The key of the version of an instance that has these bytes, or None without a row."""
-    row = (
-        Instance.select(Instance.object_key)
-        .where((Instance.sop_instance_uid == sop_instance_uid) & (Instance.digest == digest))
-        .tuples()
-        .first()
+def version_of(sop_instance_uid: str, digest: str) -> Instance | None:
+    """The version of an instance that has these bytes, if it has its row."""
+    row: Instance | None = Instance.get_or_none(
+        (Instance.sop_instance_uid == sop_instance_uid) & (Instance.digest == digest)
     )
-    return None if row is None else str(row[0])
+    return row
+
+
+def bytes_were_deleted(row: Instance) -> bool:
+    """Whether an administrator deleted the bytes of a quarantined version."""
+    if row.state != "quarantined":
+        return False
+    said = (AuditEvent.action == "instance.deleting") & (AuditEvent.object == row.label())
+    return bool(AuditEvent.select().where(said).exists())
+
+
+def came_before(row: Instance, other: Instance) -> bool:
+    """Whether a version was acknowledged before another one whose row was written earlier.
+
+    Objects get their rows a moment after they are acknowledged, and each receiver does so by
+    itself. What lies further apart than that may take is a clock that was set back.
+    """
+    lag = float(other.received_at) - float(row.received_at)
+    return int(row.id) > int(other.id) and 0 < lag < SETTLING_SECONDS
 
 
 def known_keys(keys: Sequence[str]) -> set[str]:

@@ -8,6 +8,7 @@ there is no room the object goes to a file of its own, as if there were no journ
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import mmap
@@ -17,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from storage.files import storage_errors, sync_folder, write_all
+from storage.files import open_direct, storage_errors, sync_folder
 from storage.incoming import Incoming
 from storage.index import Arrival
 from storage.runs import Run
@@ -38,7 +39,7 @@ SEGMENTS = 8
 SEAL_SECONDS = 10.0
 """How long a segment with records in it is written on: then it is emptied, full or not."""
 
-_ZEROS = bytes(1 << 20)
+_PIECE = min(1 << 20, SEGMENT_BYTES)
 
 
 @dataclass
@@ -194,24 +195,19 @@ class Journal:
         """
         number = next(self._made)
         name = segment_name(number)
-        flags = os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC
         spool_fd = self.run.spool_fd
         with storage_errors("making a segment of the intake journal"):
-            fd = os.open(name, flags, 0o640, dir_fd=spool_fd)
+            fd = open_direct(name, os.O_TRUNC, spool_fd)
             try:
-                # Blocks that are only reserved would be allocated when they are written.
-                write_all(fd, segment_head(self.run.token, number, 1))
-                for at in range(BLOCK, SEGMENT_BYTES, len(_ZEROS)):
-                    write_all(fd, _ZEROS[: SEGMENT_BYTES - at])
+                _fill(fd, segment_head(self.run.token, number, 1))
                 os.fsync(fd)
                 os.fsync(spool_fd)
                 sync_folder(self.run.spool.parent)
             except OSError:
+                os.close(fd)
                 os.unlink(name, dir_fd=spool_fd)
                 raise
-            finally:
-                os.close(fd)
-            self._free.append(Segment(number, _open(name, spool_fd)))
+        self._free.append(Segment(number, fd))
 
     def retire_old(self, now: float) -> None:
         """Stop writing to a segment whose first record has become old."""
@@ -278,12 +274,14 @@ class Journal:
             os.unlink(segment_name(segment.number), dir_fd=self.run.spool_fd)
 
 
-def _open(name: str, folder_fd: int) -> int:
-    """Open a segment past the page cache, where the file system can do that."""
-    try:
-        return os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_DIRECT, dir_fd=folder_fd)
-    except OSError:
-        return os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=folder_fd)
+def _fill(fd: int, head: bytes) -> None:
+    """Write every block: those that are only reserved would be allocated when they are written."""
+    with mmap.mmap(-1, _PIECE) as page:
+        page[: len(head)] = head
+        for at in range(0, SEGMENT_BYTES, _PIECE):
+            if os.pwritev(fd, [page], at) < _PIECE:
+                raise OSError(errno.ENOSPC, "it was cut short")
+            page[: len(head)] = bytes(len(head))
 
 
 def _write_head(fd: int, head: bytes) -> None:

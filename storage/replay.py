@@ -20,7 +20,7 @@ from pathlib import Path
 from config.errors import NotDicomError
 from storage.db import Ledger
 from storage.files import storage_errors, sync_file_system, sync_folder
-from storage.index import key_of, record_arrivals
+from storage.index import bytes_were_deleted, record_arrivals, version_of
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
 from storage.runs import SEGMENT_NAME, SPOOL, TOKEN
@@ -138,11 +138,11 @@ def _finish(ledger: Ledger, records: Sequence[Record]) -> int:
         while batch := list(itertools.islice(left, _BATCH)):
             lacking = []
             for record in batch:
-                key = key_of(record.arrival.sop_instance_uid, record.arrival.digest)
-                if key is None:
+                row = version_of(record.arrival.sop_instance_uid, record.arrival.digest)
+                if row is None:
                     lacking.append(record)
-                elif not _is_whole(store, key, record):
-                    store.restore(key, record.content)
+                elif not _is_whole(store, row.object_key, record) and not bytes_were_deleted(row):
+                    store.restore(row.object_key, record.content)
                     restored += 1
             _store(store, ledger, lacking)
             restored += len(lacking)

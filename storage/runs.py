@@ -12,9 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.files import storage_errors, sync_folder, write_all
+from storage.files import open_direct, storage_errors, sync_folder, write_all
 
 FOLDER_FILES = 4000
+LARGE_FILE = 1 << 18
+"""From this length on a file is written past the page cache: new pages cost more than the disk."""
+
 OBJECTS, SPOOL, CLOSED = "objects", "spool", "closed"
 FAULT = "fault"
 """File in a spool folder that says why acknowledged objects cannot be settled."""
@@ -85,19 +88,26 @@ class Run:
             folder.used += 1
             return key
 
-    def make_file(self, key: str, content: memoryview) -> None:
+    def make_file(self, key: str, blocks: memoryview, length: int) -> None:
         """Write the file of a key without syncing it: the intake journal holds the object.
+
+        Args:
+            key: Of this run.
+            blocks: Its bytes, filled up to whole blocks, at an address that begins one.
+            length: How many of them are the file's.
 
         Raises:
             OutOfSpaceError: The disk is full.
             StorageError: The disk refused.
         """
         folder, name = self.folder_of(key)
-        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
+        large = length >= LARGE_FILE
         with storage_errors("making the file of an object"):
-            fd = os.open(name, flags, 0o640, dir_fd=folder.fd)
+            fd = open_direct(name, os.O_TRUNC, folder.fd) if large else _open(name, folder.fd)
             try:
-                write_all(fd, content)
+                write_all(fd, blocks if large else blocks[:length])
+                if large:
+                    os.ftruncate(fd, length)
             finally:
                 os.close(fd)
 
@@ -146,6 +156,11 @@ class Run:
             mark_closed(folder.fd)
         os.close(folder.fd)
         folder.fd = -1
+
+
+def _open(name: str, folder_fd: int) -> int:
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
+    return os.open(name, flags, 0o640, dir_fd=folder_fd)
 
 
 def mark_closed(folder_fd: int) -> None:

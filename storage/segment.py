@@ -176,8 +176,9 @@ def scan(data: Bytes, token: str) -> Scan:
         found.head_is_damaged |= bool(records)
     found.records = [record for record in records if record.place.generation >= generation]
     expected = BLOCK
+    acknowledged = max((record.place.batch_at for record in found.records), default=0)
     for record in found.records:
-        if record.place.at > expected and record.place.batch_at > expected:
+        if expected < min(record.place.at, acknowledged):
             found.damaged.append((expected, record.place.at))
         expected = record.end
     return found

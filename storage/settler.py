@@ -225,7 +225,7 @@ class Settler:
         with storage_errors("making the file of an object"):
             for entry, content in self._contents(left):
                 entry.key = entry.key or run.next_key()
-                run.make_file(entry.key, content)
+                run.make_file(entry.key, content, entry.length)
         with self._turn.held(began):
             results = record_arrivals(
                 self._ledger, [replace(entry.arrival, object_key=entry.key) for entry in left]
@@ -241,7 +241,7 @@ class Settler:
         self._on_kept()
 
     def _contents(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, memoryview]]:
-        """The Part 10 files of these entries, read together where they lie together."""
+        """The blocks of these entries' Part 10 files, read together where they lie together."""
         view = memoryview(self._buffer)
         for together in _neighbours(entries):
             first, last = together[0], together[-1]
@@ -250,7 +250,7 @@ class Settler:
                 raise StorageError("the intake journal is cut short")
             for entry in together:
                 at = entry.at - first.at + BLOCK
-                yield entry, view[at : at + entry.length]
+                yield entry, view[at : at + extent(entry.length) - BLOCK]
 
     def _empty_segments(self, journal: Journal) -> None:
         """Use segments again whose every object has its row, once the files are durable."""
@@ -273,7 +273,7 @@ class Settler:
                     # What a failed sync left clean in memory may never have reached the disk.
                     for entry, content in self._contents(made):
                         if (journal.run.objects / entry.key).exists():  # else deleted since
-                            journal.run.make_file(entry.key, content)
+                            journal.run.make_file(entry.key, content, entry.length)
                     journal.run.sync_files(keys)
                 elif len(keys) <= FEW_FILES:
                     journal.run.sync_files(keys)

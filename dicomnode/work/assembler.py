@@ -160,17 +160,20 @@ class Assembler:
         earlier = index.indexed_version(row.sop_instance_uid)
         if earlier is None:
             return True
-        versions = self._store.path(earlier.object_key), self._store.path(row.object_key)
+        # Two receivers may have settled them the other way round than they acknowledged them.
+        late = index.came_before(row, earlier)
+        first, second = (row, earlier) if late else (earlier, row)
+        versions = self._store.path(first.object_key), self._store.path(second.object_key)
         difference = compare(*versions, self._decoder)
         if difference in _CONTRADICTS:
-            self._quarantine(row, _CONTRADICTS[difference])
-            return False
+            self._quarantine(second, _CONTRADICTS[difference])
+            return second is not row
         with self._ledger.transaction() as change:
             if difference is Difference.NONE:
                 change.move(row, "superseded", reason="the same content was received before")
-            else:
-                change.move(earlier, "superseded", reason="corrected attributes were received")
-        return difference is Difference.ATTRIBUTES
+                return False
+            change.move(first, "superseded", reason="corrected attributes were received")
+        return first is not row
 
     def _quarantine(self, row: Instance, reason: str) -> None:
         log.warning("instance.quarantined", instance=row.id, reason=reason)

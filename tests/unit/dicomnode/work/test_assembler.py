@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,6 +258,46 @@ def test_other_pixels_under_the_same_uid_are_quarantined(node: Node, in_one_batc
     )
     assert job_states() == ["queued"]
     assert {row.revision for row in inputs(Job.get())} == {0}
+
+
+def settled_late(images: Sequence[Dataset]) -> None:
+    """Make it so that rows written last were acknowledged just before the others."""
+    uids = [image.SOPInstanceUID for image in images]
+    for row in Instance.select().where(
+        (Instance.revision == 1) & Instance.sop_instance_uid << uids
+    ):
+        Instance.update(received_at=row.received_at - 1.0).where(Instance.id == row.id).execute()
+
+
+@pytest.mark.parametrize("in_one_batch", [False, True])
+def test_a_correction_whose_row_came_first_is_not_taken_back(
+    node: Node, in_one_batch: bool
+) -> None:
+    images = ct()
+    node.receive([renamed(image) for image in images])
+    if not in_one_batch:
+        node.step()
+    node.receive(images)
+    settled_late(images)
+    node.step()
+    (job,) = Job.select()
+    assert {row.revision for row in inputs(job)} == {0}
+    assert Instance.select().where(Instance.state == "superseded").count() == 12
+
+
+def test_other_pixels_whose_row_came_first_make_room_for_the_first(node: Node) -> None:
+    images = ct()
+    other = deepcopy(images[3])
+    other.PixelData = bytes([other.PixelData[0] ^ 1]) + other.PixelData[1:]
+    node.receive([*images[:3], other, *images[4:]])
+    node.step()
+    node.receive([images[3]])
+    settled_late(images)
+    node.step()
+    (row,) = Instance.select().where(Instance.state == "quarantined")
+    assert row.revision == 0
+    assert job_states() == ["superseded", "queued"]
+    assert only_series().instances == 12
 
 
 def test_the_same_uid_in_another_series_is_quarantined(node: Node) -> None:

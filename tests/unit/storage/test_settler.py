@@ -1,0 +1,237 @@
+"""Settling: what the journal acknowledged gets its file and row, in order, and once."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from config.errors import StorageError
+from storage import db, faults, settler
+from storage import journal as journal_module
+from storage import replay as replay_module
+from storage.db import FILE_NAME, Ledger
+from storage.objects import ObjectStore
+from storage.records import Instance
+from storage.replay import replay
+from storage.segment import BLOCK
+from storage.settler import Settler
+from storage.turn import Turn
+from tests.journals import Sent, append
+from tests.storage_rows import associate
+
+SEGMENT = 64 * BLOCK
+SMALL = [Sent(f"1.{number}", f"{number} ".encode() * 2000) for number in range(60)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small segments and short waits; nothing else differs."""
+    for module in (journal_module, replay_module, settler):
+        monkeypatch.setattr(module, "SEGMENT_BYTES", SEGMENT)
+    monkeypatch.setattr(journal_module, "_PIECE", SEGMENT)
+    monkeypatch.setattr(settler, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(settler, "UPKEEP_SECONDS", 0.02)
+    monkeypatch.setattr(db, "BUSY_SECONDS", 0.3)
+
+
+class Room:
+    """A store with its settler, and an association to send over."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.store = ObjectStore(ledger.data_dir, min_free=0)
+        self.turn = Turn(ledger.data_dir)
+        self.nudges = 0
+        self.settler = Settler(self.store, ledger, self.turn, self._nudged)
+        self.association = associate(ledger)
+        self.settler.start()
+        self.until(lambda: self.settler.journal is not None and self.settler.journal.segments())
+
+    def _nudged(self) -> None:
+        self.nudges += 1
+
+    def until(self, what: Callable[[], object]) -> None:
+        patience = time.monotonic() + 20
+        while not what():
+            assert time.monotonic() < patience
+            time.sleep(0.002)
+
+    def send(self, *sent: Sent, received_at: float = 1.7e9) -> None:
+        """Acknowledge objects, and have them settled when the settler likes."""
+        journal = self.settler.journal
+        assert journal is not None
+        finished = []
+        for one in sent:
+            incoming = self.store.incoming(one.head, settler.new_buffer())
+            incoming.write(one.data)
+            finished.append((incoming, one.arrival(self.association, received_at)))
+        entries = journal.append(finished)
+        assert len(entries) == len(sent)
+        self.settler.take(entries)
+
+    def settled(self) -> bool:
+        return self.settler.wait_until_settled(None, 20)
+
+    def stored(self) -> list[tuple[str, bytes]]:
+        found = []
+        for row in Instance.select().order_by(Instance.id):
+            data = self.store.path(row.object_key).read_bytes()
+            found.append((row.sop_instance_uid, data[len(data) - row.size :]))
+        return found
+
+
+@pytest.fixture
+def room(ledger: Ledger) -> Iterator[Room]:
+    made = Room(ledger)
+    yield made
+    made.settler.close(5)
+    made.turn.close()
+    made.store.close()
+    assert list((ledger.data_dir / "spool").iterdir()) == []
+
+
+def spool_files(ledger: Ledger) -> list[Path]:
+    return list((ledger.data_dir / "spool").rglob("journal-*"))
+
+
+def test_objects_are_settled_in_their_order(room: Room) -> None:
+    for start in range(0, 12, 3):
+        room.send(*SMALL[start : start + 3])
+    assert room.settled()
+    assert room.stored() == [(sent.uid, sent.data) for sent in SMALL[:12]]
+    assert room.nudges
+
+
+def test_a_segment_is_used_again_once_its_files_are_durable(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler, "FEW_FILES", 3)
+    journal = room.settler.journal
+    assert journal is not None
+    for sent in SMALL:
+        room.until(lambda: journal._free or (journal._active and journal._active.at < SEGMENT // 2))
+        room.send(sent)
+    assert room.settled()
+    assert len(room.stored()) == len(SMALL)
+    room.until(lambda: max(segment.generation for segment in journal.segments()) > 1)
+    assert len(journal.segments()) <= journal_module.SEGMENTS
+
+
+def test_a_segment_is_emptied_when_its_records_are_old(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SEAL_SECONDS", 0.0)
+    room.send(SMALL[0])
+    journal = room.settler.journal
+    assert journal is not None
+    room.until(lambda: not journal.in_use())
+    assert len(room.stored()) == 1
+
+
+def test_the_same_bytes_have_one_file_and_others_are_a_revision(room: Room) -> None:
+    other = Sent(SMALL[0].uid, b"other " * 100)
+    room.send(SMALL[0], other, SMALL[0])
+    room.send(SMALL[0])
+    assert room.settled()
+    assert room.stored() == [(SMALL[0].uid, SMALL[0].data), (other.uid, other.data)]
+    assert len(list(room.store.objects.rglob("*.dcm"))) == 2
+
+
+def test_while_nothing_can_be_settled_new_objects_are_refused_and_it_is_said(room: Room) -> None:
+    other = sqlite3.connect(room.ledger.data_dir / FILE_NAME, isolation_level=None)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        room.send(*SMALL[:2])
+        assert not room.settler.wait_until_settled(room.association, 20)
+        with pytest.raises(StorageError, match="the database"):
+            room.settler.check()
+        said = faults.faults(room.ledger.data_dir, min_free=0)
+        assert any("acknowledged objects wait in the intake journal" in text for text in said)
+        other.execute("ROLLBACK")
+    room.settler.check()
+    assert room.settled()
+    assert room.stored() == [(sent.uid, sent.data) for sent in SMALL[:2]]
+    assert faults.faults(room.ledger.data_dir, min_free=0) == []
+
+
+def test_a_full_disk_leaves_objects_in_the_journal_until_there_is_room(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+
+        def refuse(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full.setattr(os, "write", refuse)
+        room.send(*SMALL[:3])
+        room.until(lambda: room.settler._fault is not None)
+        assert not room.settled()
+    assert room.settler._fault is None or room.settler.check() is None
+    assert room.settled()
+    assert room.stored() == [(sent.uid, sent.data) for sent in SMALL[:3]]
+
+
+def test_after_a_failed_sync_the_files_are_written_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler, "FEW_FILES", 0)
+    monkeypatch.setattr(journal_module, "SEAL_SECONDS", 0.0)
+    failures = iter([OSError(errno.EIO, "Input/output error")])
+
+    def fail(_: int) -> None:
+        for path in room.store.objects.rglob("*.dcm"):
+            path.write_bytes(b"what the disk lost")
+        raise next(failures)
+
+    monkeypatch.setattr(settler, "sync_file_system", fail)
+    room.send(*SMALL[:2])
+    journal = room.settler.journal
+    assert journal is not None
+    room.until(lambda: not journal.in_use())
+    assert room.stored() == [(sent.uid, sent.data) for sent in SMALL[:2]]
+
+
+def test_an_association_that_a_restored_database_does_not_know(room: Room) -> None:
+    room.association = 4711
+    room.send(SMALL[0])
+    assert room.settled()
+    assert Instance.get().association.receiver == "journal"
+
+
+def test_what_cannot_be_settled_at_the_end_is_left_for_the_next_start(ledger: Ledger) -> None:
+    room = Room(ledger)
+    other = sqlite3.connect(ledger.data_dir / FILE_NAME, isolation_level=None)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        room.send(*SMALL[:4])
+        begun = time.monotonic()
+        room.settler.close(0.2)
+        assert time.monotonic() - begun < 5
+        assert spool_files(ledger)
+        room.store.close()
+    room.turn.close()
+    assert replay(ledger).restored == 4
+    assert room.stored() == [(sent.uid, sent.data) for sent in SMALL[:4]]
+
+
+def test_a_write_that_fails_acknowledges_nothing_and_ends_the_use_of_its_segment(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = room.settler.journal
+    assert journal is not None
+    room.send(SMALL[0])
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwritev", lambda *_: 4096)
+        assert append(journal, room.store, SMALL[1:2]) == 0
+    assert room.settled()
+    room.until(lambda: [segment.number for segment in journal.segments()] == [1])
+    room.send(SMALL[2])
+    assert room.settled()
+    assert [uid for uid, _ in room.stored()] == [SMALL[0].uid, SMALL[2].uid]
