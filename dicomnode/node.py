@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -24,8 +25,9 @@ import structlog
 
 from config.errors import MedAIError, StorageError, UsageError
 from config.redact import Redactor, configure_logging, load_key
-from config.schema import Settings
+from config.schema import Settings, TlsSettings
 from dicomnode.listening import listen, listen_when_left
+from dicomnode.net.kept import KeptCertificates
 from dicomnode.recovery import recover
 from dicomnode.state import LOCK_FILE, STATE_FILE, NodeState, last_state
 from storage import jobs, outbox
@@ -130,6 +132,8 @@ class Node:
         self._listener: socket.socket | None = None
         self._web_listener: socket.socket | None = None
         self._web: tuple[str, int] | None = None
+        tls = settings.node.tls
+        self._certificates = None if tls is None else KeptCertificates(tls)
         self._children: list[_Child] = []
         self._stopping = threading.Event()
         self._wake_reader, self._wake_writer = multiprocessing.Pipe(duplex=False)
@@ -209,7 +213,8 @@ class Node:
 
     def _receiver(self, number: int) -> Callable[[Connection], tuple[Any, None]]:
         def start(stop: Connection) -> tuple[Any, None]:
-            arguments = (self.settings, self.data_dir, self._listener, number, stop)
+            kept = None if self._certificates is None else self._certificates.look()
+            arguments = (self.settings, self.data_dir, kept, self._listener, number, stop)
             return self._spawn(f"receiver-{number}", _receiver_main, arguments), None
 
         return start
@@ -356,10 +361,12 @@ def start_logging(data_dir: Path, level: str = "info") -> None:
     configure_logging(level, False, Redactor(load_key(data_dir)))
 
 
-def _receiver_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
+def _receiver_main(
+    settings: Settings, data_dir: Path, kept_tls: TlsSettings | None, *rest: Any
+) -> None:
     from dicomnode.net.scp import run_receiver  # noqa: PLC0415 - each process loads its own room
 
-    _run_logged(run_receiver, settings, data_dir, *rest)
+    _run_logged(partial(run_receiver, kept_tls=kept_tls), settings, data_dir, *rest)
 
 
 def _worker_main(settings: Settings, data_dir: Path, *rest: Any) -> None:

@@ -22,7 +22,7 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationServer
 
-from config.schema import Settings
+from config.schema import Settings, TlsSettings
 from dicomnode.net.closing import Closing
 from dicomnode.net.contexts import VERIFICATION, register_storage_classes
 from dicomnode.net.door import ARTIM_SECONDS, Door, Request
@@ -208,6 +208,7 @@ class Receiver:
         index: Number of this receiver, for the association rows.
         ledger: The database of the data folder.
         limits: Times and paths.
+        kept_tls: Where the last good certificates are, see `dicomnode.net.kept`.
 
     Raises:
         SettingsError: The TLS of the settings cannot be used.
@@ -222,11 +223,12 @@ class Receiver:
         *,
         ledger: Ledger,
         limits: Limits | None = None,
+        kept_tls: TlsSettings | None = None,
     ) -> None:
         quiet_pynetdicom()
         node = settings.node
         register_storage_classes(node.private_sop_classes)
-        tls = None if node.tls is None else ServerTls(node.tls)
+        tls = None if node.tls is None else ServerTls(node.tls, kept_tls)
         self.store = ObjectStore(data_dir, min_free=settings.storage.min_free)
         self.intake = Intake(data_dir, settings.storage, self.store, ledger)
         self._slots = AssociationSlots(data_dir)
@@ -312,7 +314,13 @@ def receiver_name(index: int) -> str:
 
 
 def run_receiver(
-    settings: Settings, data_dir: Path, listener: socket.socket, index: int, stop: Connection
+    settings: Settings,
+    data_dir: Path,
+    listener: socket.socket,
+    index: int,
+    stop: Connection,
+    *,
+    kept_tls: TlsSettings | None = None,
 ) -> None:
     """The main function of a receiver process.
 
@@ -322,6 +330,7 @@ def run_receiver(
         listener: The listening socket that the receivers share.
         index: Number of this receiver.
         stop: Readable, or closed at the other side, when the receiver is to end.
+        kept_tls: Where the last good certificates are, see `dicomnode.net.kept`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when all end
     ledger = open_ledger(data_dir)
@@ -329,7 +338,7 @@ def run_receiver(
     replay(ledger)
     close_lost_associations(ledger, receiver_name(index))
     tidy(data_dir, known_keys)
-    receiver = Receiver(settings, data_dir, listener, index, ledger=ledger)
+    receiver = Receiver(settings, data_dir, listener, index, ledger=ledger, kept_tls=kept_tls)
     # This thread's connection: while one is open, SQLite keeps the descriptors of those that
     # associations closed (sqlite.org/src, os_unix.c, "pending close").
     ledger.close()

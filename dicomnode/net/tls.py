@@ -52,7 +52,7 @@ def tls_faults(settings: Settings) -> Iterator[Found]:
     """
     tls = settings.node.tls
     if tls is not None:
-        yield from _server_faults(tls)
+        yield from server_faults(tls)
     if tls is None or tls.client_ca is None:
         for number, peer in enumerate(settings.peers):
             if peer.certificate is not None:
@@ -66,8 +66,17 @@ def tls_faults(settings: Settings) -> Iterator[Found]:
             yield from _destination_faults(f"destinations.{number}.tls", destination.tls)
 
 
-def _server_faults(tls: TlsSettings) -> Iterator[Found]:
-    yield from _identity_faults("node.tls", tls.certificate, tls.private_key)
+def server_faults(tls: TlsSettings, *, dates: bool = True) -> Iterator[Found]:
+    """What is wrong with the files of the DICOM port.
+
+    Args:
+        tls: The settings, with absolute paths.
+        dates: Whether a certificate must be valid now.
+
+    Yields:
+        Dotted key, what was found, what is allowed.
+    """
+    yield from _identity_faults("node.tls", tls.certificate, tls.private_key, dates=dates)
     if tls.client_ca is not None:
         yield from _ca_faults("node.tls.client_ca", tls.client_ca)
 
@@ -81,7 +90,9 @@ def _destination_faults(key: str, tls: DestinationTlsSettings) -> Iterator[Found
         yield f"{key}.{missing}", "nothing", "certificate and private_key are given together"
 
 
-def _identity_faults(key: str, certificate: Path, private_key: Path) -> Iterator[Found]:
+def _identity_faults(
+    key: str, certificate: Path, private_key: Path, *, dates: bool = True
+) -> Iterator[Found]:
     """What is wrong with a certificate of ours and its private key."""
     chain, public = _certificates(certificate), _public_part(private_key)
     if isinstance(chain, str):
@@ -96,7 +107,8 @@ def _identity_faults(key: str, certificate: Path, private_key: Path) -> Iterator
             f"a key in {private_key} that is not the one of {certificate}",
             "wanted: the private key of the first certificate in that file",
         )
-    yield from _date_faults(f"{key}.certificate", certificate, chain[0])
+    if dates:
+        yield from _date_faults(f"{key}.certificate", certificate, chain[0])
 
 
 def _ca_faults(key: str, path: Path) -> Iterator[Found]:
@@ -111,8 +123,13 @@ def _date_faults(key: str, path: Path, certificate: x509.Certificate) -> Iterato
         yield key, f"a certificate in {path} that expired on {end:%Y-%m-%d}", wanted
     elif now < (begin := certificate.not_valid_before_utc):
         yield key, f"a certificate in {path} that is not valid before {begin:%Y-%m-%d}", wanted
-    elif end - now < _ENDS_SOON:
-        log.warning("the certificate of %s expires on %s", key, f"{end:%Y-%m-%d}")
+
+
+def _warn_of_end(key: str, path: Path) -> None:
+    for certificate in x509.load_pem_x509_certificates(path.read_bytes())[:1]:
+        end = certificate.not_valid_after_utc
+        if end - datetime.now(UTC) < _ENDS_SOON:
+            log.warning("the certificate of %s expires on %s", key, f"{end:%Y-%m-%d}")
 
 
 def _certificates(path: Path) -> list[x509.Certificate] | str:
@@ -168,6 +185,7 @@ def _load(
         found = f"a certificate and key that TLS does not take ({why})"
         wanted = "wanted: RSA of 2048 bits or more, or an elliptic curve"
         raise SettingsError([Fault("settings", f"{key}.certificate", found, wanted)]) from error
+    _warn_of_end(f"{key}.certificate", certificate)
     return context
 
 
@@ -179,13 +197,17 @@ def _bcp195(context: ssl.SSLContext) -> None:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
-def server_context(tls: TlsSettings) -> ssl.SSLContext:
+def server_context(tls: TlsSettings, *, dates: bool = True) -> ssl.SSLContext:
     """What the DICOM port speaks.
+
+    Args:
+        tls: The settings, with absolute paths.
+        dates: Whether the certificate must be valid now.
 
     Raises:
         SettingsError: A file is unreadable, is not what it should be, or has expired.
     """
-    _raise_for(_server_faults(tls))
+    _raise_for(server_faults(tls, dates=dates))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _bcp195(context)
     if tls.profile == "tls13":
@@ -250,15 +272,23 @@ class ServerTls:
 
     Args:
         tls: The settings, with absolute paths.
+        kept: Where to find what was good before, in use while the others cannot be used.
 
     Raises:
-        SettingsError: A file is unreadable, is not what it should be, or has expired.
+        SettingsError: A file is unreadable, is not what it should be, or has expired, and
+            nothing was kept.
     """
 
-    def __init__(self, tls: TlsSettings) -> None:
+    def __init__(self, tls: TlsSettings, kept: TlsSettings | None = None) -> None:
         self._tls = tls
         self._stamp = self._now()
-        self._context = server_context(tls)
+        try:
+            self._context = server_context(tls)
+        except SettingsError as error:
+            if kept is None:
+                raise
+            log.error("the certificates cannot be used, the last good ones stay in use: %s", error)
+            self._context = server_context(kept, dates=False)
 
     def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
         """The connection as the server's side of TLS; the handshake is the caller's to do.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from config.errors import StorageError
 from config.schema import Settings
+from dicomnode.net.tls import server_faults
 from dicomnode.web.app import create_app, serve
 from dicomnode.web.metrics import Figure
 from storage import overview, scrub
@@ -37,7 +38,14 @@ def problems(settings: Settings, data_dir: Path) -> list[str]:
     except OSError:
         return found or ["the data folder is not the one of the running node"]
     failing = state["failing"]
-    return [*found, *(f"process {name} is down and is being restarted" for name in failing)]
+    found += [f"process {name} is down and is being restarted" for name in failing]
+    return [*found, *_certificate_problems(settings)]
+
+
+def _certificate_problems(settings: Settings) -> Iterator[str]:
+    if settings.node.tls is not None:
+        for key, what, _ in server_faults(settings.node.tls):
+            yield f"{key}: found {what}; connections get the last good one"
 
 
 def figures(data_dir: Path, store: ObjectStore) -> Iterator[Figure]:

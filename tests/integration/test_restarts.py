@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from dicomnode.net.standin import StandInPacs
 from dicomnode.sample import write_sample_study
 from tests import factories
+from tests.certificates import Authority, client_side
+from tests.contract.wire import Wire
 from tests.harness import NodeUnderTest, lives, routes_to
 from tests.integration.looks import (
     assert_chain_is_intact,
@@ -141,3 +144,27 @@ def test_a_job_under_which_the_worker_dies_three_times_is_a_dead_letter(
     assert kept["n"] == len(paths)
     node.command("jobs", "retry", str(job_id))
     assert pacs.wait_for(before + 2, 60), node.log.read_text()
+
+
+TLS = """\
+[node.tls]
+certificate = "node.pem"
+private_key = "node.key"
+"""
+
+
+@pytest.mark.feature("F18", "P40")
+def test_a_receiver_that_dies_after_its_certificate_expired_starts_again(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    authority.issue("node")
+    with NodeUnderTest(tmp_path, TLS) as node:
+        authority.issue("node", days=(-9, -2))
+        node.kill_process("receiver-0")
+        wait_for_restart(node, "receiver-0", 1)
+        with Wire.associate(node.state.dicom[1], tls=client_side(authority.path)) as wire:
+            assert wire.echo().status == 0
+            wire.release()
+        (problem,) = node.json("status")["problems"]
+        assert problem.startswith("node.tls.certificate: found a certificate in")
+        assert problem.endswith("connections get the last good one")
+        assert problem in json.loads(node.get("/health/ready")[1])["problems"]

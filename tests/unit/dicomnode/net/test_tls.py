@@ -12,7 +12,8 @@ from config.errors import SettingsError
 from config.load import load_settings
 from config.schema import Settings, TlsSettings
 from dicomnode.cli.common import ALL_CHECKS
-from dicomnode.net.tls import server_context, tls_faults
+from dicomnode.net.kept import KeptCertificates
+from dicomnode.net.tls import ServerTls, server_context, tls_faults
 from tests.certificates import Authority, Identity
 
 
@@ -109,6 +110,47 @@ def test_a_certificate_that_ends_soon_is_warned_of(
     assert not caplog.text
     server_context(settings(authority.issue("node", days=(-1, 20))))
     assert "expires on" in caplog.text
+
+
+@pytest.mark.feature("F18", "P40")
+@pytest.mark.parametrize("case", ["expired", "other key", "unreadable"])
+def test_a_receiver_that_starts_again_goes_on_with_the_last_good_certificate(
+    authority: Authority, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    tls = settings(authority.issue("node"))
+    certificates = KeptCertificates(tls)
+    kept = certificates.look()
+    good = tls.certificate.read_bytes()
+    now, _ = FAULTS[case]
+    tls = settings(now(authority))
+    with pytest.raises(SettingsError):
+        ServerTls(tls)
+    ServerTls(tls, kept)
+    assert "the last good ones stay in use" in caplog.text
+    assert kept is not None
+    assert kept.certificate.read_bytes() == good
+
+
+def test_what_is_kept_is_what_was_last_good(authority: Authority) -> None:
+    tls = settings(authority.issue("node"), authority.path)
+    certificates = KeptCertificates(tls)
+    first = certificates.look()
+    assert first is not None
+    authority.issue("node", days=(-9, -2))
+    assert certificates.look() == first
+    again = authority.issue("node")
+    second = certificates.look()
+    assert second is not None
+    assert second.certificate.read_bytes() == again.certificate.read_bytes()
+    assert second.client_ca is not None
+    assert second.client_ca.read_bytes() == authority.path.read_bytes()
+
+
+def test_what_was_good_is_used_after_it_has_expired(authority: Authority) -> None:
+    expired = settings(authority.issue("node", days=(-9, -2)))
+    with pytest.raises(SettingsError, match="expired on"):
+        server_context(expired)
+    assert ServerTls(expired, expired)
 
 
 def test_a_check_of_the_file_names_the_line(authority: Authority, tmp_path: Path) -> None:
