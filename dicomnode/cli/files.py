@@ -237,21 +237,29 @@ def validate(paths: Paths, as_json: AsJson = False) -> None:
     """The node's own gate on any SR, SEG or other DICOM file; exit 1 when something is wrong."""
     from dicomnode.results.gate import inspect  # noqa: PLC0415
 
-    content: dict[str, list[str]] = {}
+    wrong: dict[str, list[str]] = {}
+    unchecked: dict[str, tuple[str, ...]] = {}
     for path in files_in(paths):
         try:
-            content[str(path)] = [str(finding) for finding in inspect(path)]
+            found = inspect(path)
+            wrong[str(path)] = [str(finding) for finding in found.findings]
+            unchecked[str(path)] = found.unchecked
         except InputError as error:
-            content[str(path)] = [str(error)]
+            wrong[str(path)] = [str(error)]
         except OSError as error:
-            content[str(path)] = [f"it cannot be opened: {error.strerror or 'reading failed'}"]
+            wrong[str(path)] = [f"it cannot be opened: {error.strerror or 'reading failed'}"]
     if as_json:
-        show_json(content)
+        show_json(
+            {
+                name: {"findings": findings, "unchecked": list(unchecked.get(name, ()))}
+                for name, findings in wrong.items()
+            }
+        )
     else:
-        for name, findings in content.items():
-            for finding in findings:
+        for name, findings in wrong.items():
+            for finding in findings or ["nothing is wrong"]:
                 say(f"{name}: {finding}")
-            if not findings:
-                say(f"{name}: nothing is wrong")
-    if any(content.values()):
+            for text in unchecked.get(name, ()):
+                say(f"{name}: {text}")
+    if any(wrong.values()):
         raise typer.Exit(1)

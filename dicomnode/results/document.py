@@ -238,3 +238,12 @@ def _frames_named(item: Dataset) -> list[int]:
     """The frames that a reference names; none where it is to the whole instance."""
     value = item.get("ReferencedFrameNumber")
     return [] if value is None else [int(each) for each in np.atleast_1d(value)]
+
+
+def add_lossy_compression(result: Dataset, sources: Sequence[Dataset]) -> None:
+    """Write what was ever lost of the pixels that an image is made of (PS3.3 C.7.6.1.1.5)."""
+    lossy = next((each for each in sources if each.get("LossyImageCompression") == "01"), None)
+    result.LossyImageCompression = "00" if lossy is None else "01"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if lossy is not None and keyword in lossy:
+            setattr(result, keyword, lossy[keyword].value)

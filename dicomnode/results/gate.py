@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -49,15 +49,33 @@ from dicomnode.results.proof import Check, GateFinding, ProofContext
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.readback import compare_segmentation
 from dicomnode.results.references import check_known, check_references
-from dicomnode.results.report_check import check_template, compare_report
+from dicomnode.results.report_check import (
+    check_template,
+    compare_report,
+    is_measurement_report,
+)
 from dicomnode.results.sharing import share_sequences
-from dicomnode.results.structure import check_structure, is_report, is_segmentation
+from dicomnode.results.structure import (
+    check_structure,
+    is_report,
+    is_segmentation,
+    unchecked,
+)
 from dicomnode.results.values import Inherited
 
 # pydicom's warnings quote values, those of patients too; the gate judges the raw bytes itself.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
-__all__ = ["CHECKS", "SOP_CLASSES", "Check", "GateFinding", "ProofContext", "inspect", "prove"]
+__all__ = [
+    "CHECKS",
+    "SOP_CLASSES",
+    "Check",
+    "GateFinding",
+    "Inspection",
+    "ProofContext",
+    "inspect",
+    "prove",
+]
 
 _REQUESTS: Final = ("RequestAttributesSequence", "ReferencedRequestSequence")
 # A source may say that it was compressed without saying how.
@@ -195,14 +213,27 @@ def _inherited(sources: Sequence[Dataset]) -> Inherited:
     return Inherited(frozenset((*INHERITED, *_REQUESTS, *_LOSSY)), frozenset(uids))
 
 
-def inspect(path: Path) -> tuple[GateFinding, ...]:
+@dataclass(frozen=True)
+class Inspection:
+    """What can be said of a lone file.
+
+    Attributes:
+        findings: Everything found wrong.
+        unchecked: In one sentence each, what the gate could not judge.
+    """
+
+    findings: tuple[GateFinding, ...]
+    unchecked: tuple[str, ...]
+
+
+def inspect(path: Path) -> Inspection:
     """Check a lone file of any kind: structure, references within it, template, labelling.
 
     Args:
         path: A Part 10 file.
 
     Returns:
-        Everything found wrong; rules for AI output count for SR and SEG alone.
+        What is wrong and what was not judged; rules for AI output count for SR and SEG alone.
 
     Raises:
         NotDicomError: The file is not DICOM.
@@ -214,13 +245,20 @@ def inspect(path: Path) -> tuple[GateFinding, ...]:
     try:
         findings += check_structure(dataset, Inherited())
         findings += check_references(dataset)
-        if is_report(dataset):
+        if is_report(dataset) and is_measurement_report(dataset):
             findings += check_template(dataset)
         if is_report(dataset) or is_segmentation(dataset):
             findings += check_label(dataset)
     except _UNREADABLE as error:
         raise MalformedError(f"the file cannot be read through ({type(error).__name__})") from error
-    return tuple(dict.fromkeys(findings))
+    return Inspection(tuple(dict.fromkeys(findings)), tuple(_unchecked(dataset)))
+
+
+def _unchecked(dataset: Dataset) -> Iterator[str]:
+    if (modules := unchecked(dataset)) is not None:
+        yield modules
+    if is_report(dataset) and not is_measurement_report(dataset):
+        yield "its template was not checked, since the root names another than TID 1500"
 
 
 def _read(where: Path | bytes) -> Dataset:

@@ -19,7 +19,7 @@ from pydicom.valuerep import DS
 
 from ai.types import Volume
 from dicomnode.results import codes
-from dicomnode.results.document import image_reference
+from dicomnode.results.document import add_lossy_compression, image_reference
 from dicomnode.results.provenance import Provenance, code_item
 
 # A slice may lie this far from where the affine puts it, in voxels.
@@ -88,11 +88,7 @@ def add_image(result: Dataset, volume: Volume, sources: Sequence[Dataset], bits:
         for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
             result.pop(keyword, None)
         result.PatientOrientation = sources[0].get("PatientOrientation") or ""
-    lossy = next((each for each in sources if each.get("LossyImageCompression") == "01"), None)
-    result.LossyImageCompression = "00" if lossy is None else "01"
-    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if lossy is not None and keyword in lossy:
-            setattr(result, keyword, lossy[keyword].value)
+    add_lossy_compression(result, sources)
     request = sources[0].get("RequestAttributesSequence")
     if request:
         result.RequestAttributesSequence = list(request)

@@ -16,7 +16,12 @@ from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
 from ai.types import Answer, Volume
 from dicomnode.results import codes
-from dicomnode.results.document import add_body_part, image_reference, new_result
+from dicomnode.results.document import (
+    add_body_part,
+    add_lossy_compression,
+    image_reference,
+    new_result,
+)
 from dicomnode.results.drawing import draw_cut
 from dicomnode.results.provenance import WARNING, Provenance, code_item, plain
 from dicomnode.results.regions import key_slices, slices_with_findings
@@ -63,8 +68,7 @@ def build_overlay(
     result.ImageType = ["DERIVED", "SECONDARY"]
     result.ConversionType = "WSD"
     result.BurnedInAnnotation = "YES" if any(map(_may_name_patient, sources)) else "NO"
-    if any(source.get("LossyImageCompression") == "01" for source in sources):
-        result.LossyImageCompression = "01"
+    add_lossy_compression(result, sources)
     add_body_part(result, sources[0])
     result.PatientOrientation = ""
     result.SourceImageSequence = [_source_image(sources[index]) for index in shown]

@@ -40,16 +40,23 @@ Place = tuple[str, int | None]
 _POINT_TOLERANCE: Final = 0.01
 
 
-def check_template(dataset: Dataset) -> Iterator[GateFinding]:
-    """Mandatory rows of TID 1500 and its groups (PS3.16 A); other root templates are not judged.
+def is_measurement_report(dataset: Dataset) -> bool:
+    """Whether the root of a report names TID 1500.
 
     Args:
         dataset: A structured report.
     """
-    templates = [
-        item.get("TemplateIdentifier") for item in items_of(dataset, "ContentTemplateSequence")
-    ]
-    if "1500" not in templates:
+    templates = items_of(dataset, "ContentTemplateSequence")
+    return any(item.get("TemplateIdentifier") == "1500" for item in templates)
+
+
+def check_template(dataset: Dataset) -> Iterator[GateFinding]:
+    """Mandatory rows of TID 1500 and its groups (PS3.16 A).
+
+    Args:
+        dataset: A structured report.
+    """
+    if not is_measurement_report(dataset):
         yield _template("TID 1500", "the root does not name template 1500")
         return
     if not named(dataset, codes.PROCEDURE_REPORTED, "CODE"):

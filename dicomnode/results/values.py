@@ -105,9 +105,9 @@ def _check_level(
                 continue
             seen.add(id(items))
             for item in items if isinstance(items, Sequence) else ():
-                if keyword.endswith("CodeSequence"):
-                    yield from _check_code(item, keyword)
                 yield from _check_level(item, inherited, encoding, depth + 1, seen)
+                if keyword.endswith("CodeSequence"):  # after, since it parses the raw values
+                    yield from _check_code(item, keyword)
         elif (wrong := _bad_value(element, keyword, encoding)) and not _is_one_of(
             element, inherited.uids
         ):

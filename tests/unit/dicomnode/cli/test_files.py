@@ -205,5 +205,14 @@ def test_validate_finds_what_was_tampered_with(medai: Run, results: Path) -> Non
     done = medai("validate", results / "sr.dcm", results / "seg.dcm", "--json")
     assert done.code == 1
     found = json.loads(done.out)
-    assert any("UNVERIFIED" in finding for finding in found[str(results / "sr.dcm")])
-    assert any("SegmentedPropertyType" in entry for entry in found[str(results / "seg.dcm")])
+    assert any("UNVERIFIED" in finding for finding in found[str(results / "sr.dcm")]["findings"])
+    assert any(
+        "SegmentedPropertyType" in entry for entry in found[str(results / "seg.dcm")]["findings"]
+    )
+
+
+@pytest.mark.feature("P41")
+def test_validate_says_what_of_an_image_it_did_not_judge(medai: Run, ct: Path) -> None:
+    done = medai("validate", next(ct.rglob("*.dcm")))
+    assert done.code == 0, done.out
+    assert "the modules of this SOP class were not checked" in done.out

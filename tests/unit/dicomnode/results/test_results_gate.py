@@ -439,7 +439,7 @@ def test_every_cut_of_a_file_is_a_finding_or_refused(tmp_path):
     for length in range(0, len(data) - 1, len(data) // 200):
         path.write_bytes(data[:length])
         try:
-            assert inspect(path)
+            assert inspect(path).findings
         except (NotDicomError, MalformedError):
             continue
 
@@ -449,7 +449,7 @@ def test_lone_results_pass_inspection(make, tmp_path):
     for kind, data in written(make()).items():
         path = tmp_path / kind
         path.write_bytes(data)
-        assert inspect(path) == ()
+        assert inspect(path).findings == ()
 
 
 def test_inspection_names_what_a_lone_file_lacks(tmp_path):
@@ -459,12 +459,13 @@ def test_inspection_names_what_a_lone_file_lacks(tmp_path):
     del dataset.CompletionFlag
     path = tmp_path / "sr.dcm"
     path.write_bytes(to_bytes(dataset))
-    assert {finding.code for finding in inspect(path)} == {"label", "structure"}
+    assert {finding.code for finding in inspect(path).findings} == {"label", "structure"}
 
 
 def test_inspection_of_an_image_judges_structure_alone():
     found = inspect(Path(get_testdata_file("CT_small.dcm")))
-    assert not {"label", "template"} & {each.code for each in found}
+    assert not {"label", "template"} & {each.code for each in found.findings}
+    assert any("modules of this SOP class" in text for text in found.unchecked)
 
 
 def test_inspection_refuses_what_is_not_dicom(tmp_path):
