@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fhir.resources.R4B.bundle import Bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft6Validator
 
 from ai.types import Answer, Code, Confidence, Evaluation, Finding, Measurement, Region
 from config.errors import MalformedError
@@ -62,9 +64,13 @@ findings = st.lists(
         severity=st.floats(0, 1),
         needs_review=st.booleans(),
     ),
-    max_size=3,
+    max_size=2,
     unique_by=lambda finding: finding.name,
 )
+
+
+SCHEMA = Path(__file__).parents[3] / "schemas" / "fhir-r4.json"
+R4 = Draft6Validator(json.loads(SCHEMA.read_text()))
 
 
 def plainly(finding):
@@ -104,6 +110,7 @@ def test_the_fhir_bundle_is_valid_and_holds_every_finding(found):
     case = replace(ct_case(), answer=Answer(tuple(found)))
     bundle, _ = exported(case)
     Bundle.model_validate(bundle)
+    assert list(R4.iter_errors(bundle)) == []
     resources = [entry["resource"] for entry in bundle["entry"]]
     known = {entry["fullUrl"] for entry in bundle["entry"]}
     assert len(known) == len(resources)
@@ -275,3 +282,10 @@ def test_extents_are_those_of_the_phantom():
     assert extents[2] is None
     film = cr_case().answer
     assert str(extent_of(film, film.findings[0])) == "slice 1, rows 5 to 16, columns 4 to 21"
+
+
+def test_the_schema_refuses_what_r4_does_not_have():
+    bundle, _ = exported(ct_case())
+    assert list(R4.iter_errors(bundle)) == []
+    bundle["entry"][0]["resource"]["invented"] = "x"
+    assert list(R4.iter_errors(bundle)) != []
