@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+import zlib
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from config.errors import InputError, MalformedError, NotDicomError, UnreadableError
 from dicomnode.frames import frame_headers
@@ -31,6 +33,9 @@ warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 
 REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _DEFER = 1 << 20
+MAX_INFLATED = 1 << 30
+_META_BYTES = 1 << 12
+_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"  # (0002,0000), the first element (PS3.10 7.1)
 
 
 # Float Pixel Data, Double Float Pixel Data, Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25).
@@ -92,6 +97,8 @@ def read_image(path: Path) -> ImageFile:
     try:
         with path.open("rb") as file:
             header, pixels = _read(file)
+    except MalformedError:
+        raise
     except InvalidDicomError as error:
         raise NotDicomError("it is not a DICOM file: there is no DICM prefix") from error
     except OSError as error:
@@ -110,8 +117,30 @@ def read_image(path: Path) -> ImageFile:
     return ImageFile(path, header, pixels)
 
 
+def _refuse_bombs(file: BinaryIO) -> None:
+    """Inflate a deflated data set (PS3.5 A.5) in steps, since pydicom does at one stroke.
+
+    What a peer sends has file meta information that the node wrote, which is short.
+
+    Raises:
+        MalformedError: It is longer than `MAX_INFLATED`, or where it begins is not said.
+    """
+    head = file.read(_META_BYTES)
+    if DeflatedExplicitVRLittleEndian.encode() in head:
+        if head[132:140] != _GROUP_LENGTH:
+            raise MalformedError("its file meta information does not begin with its length")
+        file.seek(144 + int.from_bytes(head[140:144], "little"))
+        inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while deflated := inflater.unconsumed_tail or file.read(_META_BYTES):
+            inflated += len(inflater.decompress(deflated, _DEFER))
+            if inflated > MAX_INFLATED:
+                raise MalformedError(f"it is deflated from more than {MAX_INFLATED >> 20} MiB")
+    file.seek(0)
+
+
 def _read(file: BinaryIO) -> tuple[Dataset, PixelElement | None]:
     found: list[PixelElement] = []
+    _refuse_bombs(file)
 
     def at_pixels(tag: BaseTag, _: str | None, length: int) -> bool:
         if tag not in _PIXEL_TAGS:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from config.errors import InputError, MalformedError, NotDicomError
 from dicomnode.series import headers
@@ -68,6 +69,19 @@ def test_a_sequence_that_is_damaged_inside_its_length_is_malformed(tmp_path: Pat
     # pydicom says so by an OSError, which is no refusal of the disk: no later try reads it.
     with pytest.raises(MalformedError):
         read_header(path)
+
+
+def test_a_data_set_that_inflates_without_end_is_malformed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image,) = factories.ct_series(1, rows=512, columns=512)
+    image.PixelData = bytes(len(image.PixelData))
+    small = factories.write(factories.encoded(image, DeflatedExplicitVRLittleEndian), tmp_path)[0]
+    assert small.stat().st_size < 5000
+    assert read_header(small).Rows == 512
+    monkeypatch.setattr(headers, "MAX_INFLATED", 1 << 18)
+    with pytest.raises(MalformedError, match="deflated from more than"):
+        read_header(small)
 
 
 def raw(keyword: str, stored: bytes) -> Dataset:
