@@ -102,7 +102,8 @@ def studies(config: ConfigFile = None, limit: MostRows = 20, as_json: AsJson = F
     if not rows:
         say("No study was received.")
     for study in rows:
-        say(f"Study {study['study_instance_uid']}: {study['state']}")
+        why = f": {study['reason']}" if study["reason"] else ""
+        say(f"Study {study['study_instance_uid']}: {study['state']}{why}")
         for series in study["series"]:
             say(
                 f"  {series['modality'] or '??'} {series['instances']} images, {series['state']}"
@@ -177,7 +178,7 @@ def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) 
         say("seconds: " + ", ".join(f"{stage} {took:.2f}" for stage, took in stages.items()))
     for result in content["results"]:
         sent = ", ".join(f"{name} {state}" for name, state in result["deliveries"].items())
-        say(f"result {result['kind']}, {result['bytes']} bytes: {sent or 'no destination'}")
+        say(f"result {result['kind']}, {result['bytes']} bytes: {sent or 'stays in the node'}")
         for name, why in result["fell_back"].items():
             say(f"  {name} gets it in place of another kind: {why}")
 

@@ -13,7 +13,10 @@ from tests import factories
 from tests.harness import NodeUnderTest, routes_to
 from tests.integration.looks import headers, kinds_by_study, send_all, uid_of
 
-IN_ORDER = "SELECT sop_instance_uid FROM result ORDER BY id"
+IN_ORDER = (
+    "SELECT sop_instance_uid FROM delivery JOIN result ON result.id = result_id"
+    " ORDER BY delivery.id"
+)
 
 
 def free_port() -> int:
@@ -132,7 +135,8 @@ def test_a_refusal_is_shown_with_its_reason_and_sent_again_by_hand(tmp_path: Pat
         assert [job["state"] for job in node.json("jobs")] == ["delivered"]
         again = node.command("deliveries", "retry", str(rows[0]["id"]), check=2)
         assert (
-            again.stderr == f"delivery {rows[0]['id']} is accepted; only refused and dead ones are retried\n"
+            again.stderr
+            == f"delivery {rows[0]['id']} is accepted; only refused and dead ones are retried\n"
         )
 
 
