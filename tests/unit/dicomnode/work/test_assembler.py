@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
@@ -27,6 +28,7 @@ from tests.unit.dicomnode.work.conftest import (
     only_series,
     only_study,
 )
+from tests.volumes import Grid, images_of
 
 
 @pytest.fixture
@@ -411,3 +413,19 @@ def reasons_of(action: str) -> list[str]:
 
 def actions() -> set[str]:
     return {row.action for row in AuditEvent.select(AuditEvent.action)}
+
+
+@pytest.mark.feature("P06")
+def test_an_enhanced_object_is_complete_at_once_and_queued_by_itself(node: Node) -> None:
+    grid = Grid((12, 6, 7))
+    voxels = np.zeros(grid.shape, np.uint16)
+    images = [images_of(voxels, grid, form="enhanced", seed=seed)[0] for seed in range(2)]
+    images[1].SeriesInstanceUID = images[0].SeriesInstanceUID
+    images[1].StudyInstanceUID = images[0].StudyInstanceUID
+    association = node.open()
+    for image in images:
+        node.store_on(association, [image])
+        assert node.step() == 1  # though the association is open
+    subjects = {job.subject for job in Job.select()}
+    assert subjects == {image.SOPInstanceUID for image in images}
+    node.release(association)
