@@ -51,12 +51,14 @@ def largest_planes(answer: Answer, volume: Volume) -> Iterator[Plane]:
     labels = answer.labels
     if labels is None or len(labels) < 2:
         return
-    areas = np.stack([np.bincount(plane.reshape(-1), minlength=256) for plane in labels])
     row_step, column_step = volume.spacing[1:]
     for finding in answer.findings:
-        if finding.segment is None or not areas[:, finding.segment].any():
+        if finding.segment is None:
             continue
-        index = int(areas[:, finding.segment].argmax())
+        areas = [int(np.count_nonzero(plane == finding.segment)) for plane in labels]
+        if not any(areas):
+            continue
+        index = int(np.argmax(areas))
         (outline,) = trace(_largest_part(labels[index] == finding.segment))
         if len(outline) > MOST_POINTS:
             continue

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage
@@ -187,6 +188,33 @@ def test_of_a_scattered_finding_the_largest_part_is_outlined_without_holes():
     assert plane.pixels == 72.0
     corners = {tuple(point) for point in plane.points}
     assert corners == {(2.0, 1.0), (11.0, 1.0), (11.0, 9.0), (2.0, 9.0)}
+
+
+@given(arrays.arrays(np.bool_, (9, 11)))
+@settings(max_examples=150, deadline=None)
+def test_any_part_has_one_outline_around_all_of_it(mask):
+    case = ct_case(shape=(2, 9, 11))
+    labels = np.zeros((2, 9, 11), np.uint8)
+    labels[0][mask] = 1
+    planes = list(largest_planes(replace(case.answer, labels=labels), case.volume))
+    assert len(planes) == bool(mask.any())
+    for plane in planes:
+        assert plane.pixels >= max(len(part) for part in parts_of(mask))
+        assert plane.pixels == pytest.approx(plane.square_millimetres / (0.75 * 1.25))
+
+
+def parts_of(mask):
+    """The places of each part of a mask whose pixels meet at edges."""
+    left = {tuple(place) for place in np.argwhere(mask)}
+    while left:
+        part, ahead = set(), {left.pop()}
+        while ahead:
+            row, column = ahead.pop()
+            part.add((row, column))
+            near = {(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)}
+            ahead |= near & left
+            left -= near
+        yield part
 
 
 def test_an_outline_that_coordinates_cannot_hold_is_left_out():
