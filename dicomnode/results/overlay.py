@@ -28,8 +28,8 @@ from dicomnode.results.regions import key_slices, slices_with_findings
 from dicomnode.results.rendering import compose
 from dicomnode.results.voi import voi_of
 
-MOST_FRAMES: Final = 48
-_SMALLEST: Final = 512  # longer side of the image in a frame, in pixels
+MOST_FRAMES: Final = 32
+_SMALLEST: Final = 384  # longer side of the image in a frame, in pixels
 _LARGEST: Final = 1024
 # Modalities whose pixels are computed, so that nobody's name was ever in front of the camera.
 _RECONSTRUCTED: Final = frozenset({"CT", "MR", "PT", "NM"})

@@ -97,7 +97,7 @@ def swap_sources(dataset):
 
 def speckle(dataset):
     pixels = bytearray(dataset.PixelData)
-    place = 3 * (dataset.Columns * 290 + 440)  # low and far right in the image
+    place = 3 * (dataset.Columns * 250 + 400)  # low and far right in the image
     pixels[place : place + 30] = bytes(range(30))
     dataset.PixelData = bytes(pixels)
 
