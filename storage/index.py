@@ -294,6 +294,7 @@ def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
             series = touched.get(row.series_instance_uid) or _series_for(change, entry)
             touched[row.series_instance_uid] = series
             series.last_object_at = max(series.last_object_at, row.received_at)
+            series.single_image = series.single_image and entry.single_image
             _announce(series, entry.announced)
             SeriesAssociation.insert(
                 series_instance_uid=row.series_instance_uid, association=row.association_id
@@ -350,6 +351,7 @@ def _recount(change: Change, series: Series, reason: str) -> None:
         instances=series.instances,
         last_object_at=series.last_object_at,
         announced=series.announced,
+        single_image=series.single_image,
     ).where(Series.series_instance_uid == series.series_instance_uid).execute()
     if series.state in ("complete", "routed", "skipped"):
         change.move(series, "reopened", reason=reason, forced=False)

@@ -429,3 +429,20 @@ def test_an_enhanced_object_is_complete_at_once_and_queued_by_itself(node: Node)
     subjects = {job.subject for job in Job.select()}
     assert subjects == {image.SOPInstanceUID for image in images}
     node.release(association)
+
+
+def test_a_screenshot_that_comes_first_does_not_make_slices_complete(node: Node) -> None:
+    slices, shot = ct(), factories.secondary_capture()
+    shot.Modality = "CT"
+    shot.StudyInstanceUID = slices[0].StudyInstanceUID
+    shot.SeriesInstanceUID = slices[0].SeriesInstanceUID
+    association = node.open()
+    node.store_on(association, [shot])
+    assert node.step() == 0
+    node.store_on(association, slices[:11])
+    assert node.step() == 0
+    assert only_series().state == "reopened"
+    node.store_on(association, slices[11:])
+    node.release(association)
+    assert node.step() == 1
+    assert len(inputs(Job.get())) == len(slices)
