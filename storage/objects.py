@@ -53,6 +53,7 @@ class ObjectStore:
         self.data_dir = data_dir
         self.objects = data_dir / OBJECTS
         self.spool = data_dir / SPOOL
+        self._place = str(data_dir)  # looked at for each object
         self._min_free = min_free
         self._run: Run | None = None
         self._lock = threading.Lock()
@@ -229,7 +230,7 @@ class ObjectStore:
             StorageError: The data folder is missing.
         """
         with storage_errors("asking for the free space"):
-            room = os.statvfs(self.data_dir)
+            room = os.statvfs(self._place)
         return room.f_bavail * room.f_frsize
 
     def check_room(self) -> None:
@@ -249,7 +250,7 @@ class ObjectStore:
             StorageError: The data folder is missing.
         """
         with storage_errors("asking for the free space"):
-            room = os.statvfs(self.data_dir)
+            room = os.statvfs(self._place)
         automatic = min(5 * _GIB, room.f_blocks * room.f_frsize // 20)
         mark = automatic if self._min_free == "auto" else self._min_free
         return room.f_bavail * room.f_frsize - mark

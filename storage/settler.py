@@ -78,7 +78,8 @@ class Settler:
         with self._changed:
             first = not self._waiting
             self._waiting.extend(entries)
-            self._of.update(entry.arrival.association_id for entry in entries)
+            for entry in entries:
+                self._of[entry.arrival.association_id] += 1
             if first or len(self._waiting) >= BATCH:
                 self._changed.notify_all()
 
