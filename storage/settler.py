@@ -153,6 +153,8 @@ class Settler:
             while (batch := self._next_batch()) is not None:
                 began = time.monotonic()
                 fault = self._attempt(batch)
+                if not batch:  # while one is open, SQLite keeps descriptors of those closed since
+                    self._ledger.close()
                 with self._changed:
                     while self._waiting and self._waiting[0].done:
                         self._of[self._waiting.popleft().arrival.association_id] -= 1

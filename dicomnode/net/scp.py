@@ -7,6 +7,7 @@ answer at once, associations that are accounted for, and an orderly end.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -342,6 +343,7 @@ def run_receiver(
     # This thread's connection: while one is open, SQLite keeps the descriptors of those that
     # associations closed (sqlite.org/src, os_unix.c, "pending close").
     ledger.close()
+    gc.freeze()  # what is loaded stays: looking through it again would hold up every association
     receiver.start()
     # The handler raises nothing: whenever the signal comes, the end is the same orderly one.
     asked, ask = socket.socketpair()
