@@ -21,6 +21,13 @@ from dicomnode.results.content import items_of
 from dicomnode.results.proof import GateFinding, ProofContext
 
 _CLAUSE: Final = "PS3.3 C.7.6.2.1.1"
+# The macros that say where a frame lies.
+_PLACING: Final = (
+    "DerivationImageSequence",
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+)
 Array = NDArray[np.float64]
 
 
@@ -245,19 +252,21 @@ def placed_frames(
         (str(source.SOPInstanceUID), frame_number(source)): index
         for index, source in enumerate(sources)
     }
+    # Frames of one slice share their macros, see `dicomnode.results.sharing`.
+    known: dict[tuple[int, ...], tuple[int, Array, Array]] = {}
     for number, groups in enumerate(items_of(written, "PerFrameFunctionalGroupsSequence")):
         segment = _value(groups, shared, "SegmentIdentification", "ReferencedSegmentNumber")
-        index = slices.get(_source_of(groups, shared))
-        if index is None:
-            raise MalformedError(f"frame {number + 1} names no source image")
-        expected = np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
-        if volume.affine is None:
-            plane = expected
-        else:
-            plane = _plane(groups, shared, number)
+        key = tuple(id(groups.get(macro)) for macro in _PLACING)
+        if key not in known:
+            index = slices.get(_source_of(groups, shared))
+            if index is None:
+                raise MalformedError(f"frame {number + 1} names no source image")
+            expected = np.column_stack([space[:3, 1], space[:3, 2], space[:3] @ [index, 0, 0, 1]])
+            plane = expected if volume.affine is None else _plane(groups, shared, number)
             if int(np.rint(np.linalg.solve(space, [*plane[:, 2], 1])[0])) != index:
                 raise MalformedError(f"frame {number + 1} does not lie on the image it names")
-        yield PlacedFrame(None if segment is None else int(segment), index, plane, expected)
+            known[key] = index, plane, expected
+        yield PlacedFrame(None if segment is None else int(segment), *known[key])
 
 
 def _value(groups: Dataset, shared: Dataset, macro: str, keyword: str) -> Any:
