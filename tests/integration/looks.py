@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicomnode.net.scu import Sent, send
 from dicomnode.net.standin import StandInPacs
@@ -21,6 +24,15 @@ def data_set_digest(path: Path) -> str:
     """SHA-256 of the data set's bytes: what goes over the network."""
     content = path.read_bytes()
     return hashlib.sha256(content[data_set_offset(content) :]).hexdigest()
+
+
+def plain_digest(path: Path) -> str:
+    """SHA-256 of the data set's bytes, inflated where they lie deflated (PS3.5 A.5)."""
+    content = path.read_bytes()
+    data = content[data_set_offset(content) :]
+    if read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        data = zlib.decompress(data, -zlib.MAX_WBITS)
+    return hashlib.sha256(data).hexdigest()
 
 
 def send_all(node: NodeUnderTest, paths: Sequence[Path]) -> list[Sent]:
