@@ -195,6 +195,7 @@ def test_the_site_s_models_stand_beside_the_bundled_ones(
     registry = Registry([bundled_models_path(), site])
     assert {entry.manifest.name for entry in registry.packages()} == {
         "ct-tissue",
+        "mr-foreground",
         "xr-quality",
         "test-model",
     }

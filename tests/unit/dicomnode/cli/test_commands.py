@@ -102,7 +102,8 @@ def test_the_shipped_settings_are_sound(medai: Run) -> None:
 @pytest.mark.feature("F06")
 def test_models_are_listed_and_proved(medai: Run) -> None:
     listed = json.loads(medai("models", "list", "--json").out)
-    assert [row["model"] for row in listed] == ["ct-tissue@1.0.0", "xr-quality@1.0.0"]
+    names = ["ct-tissue", "mr-foreground", "xr-quality"]
+    assert [row["model"] for row in listed] == [f"{name}@1.0.0" for name in names]
     assert "ct-tissue@1.0.0" in medai("models", "list").out
     proved = medai("models", "verify", "--json")
     assert proved.code == 0, proved.err
