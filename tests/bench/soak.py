@@ -232,13 +232,18 @@ def soak(folder: Path, seconds: float, receivers: int) -> dict[str, object]:
             load.stop.set()
             for thread in load.threads:
                 thread.join()
-        rows = node.rows("SELECT DISTINCT sop_instance_uid AS uid FROM instance")
-        lost = set(load.acknowledged) - {row["uid"] for row in rows}
+
+        def lost() -> set[str]:
+            rows = node.rows("SELECT DISTINCT sop_instance_uid AS uid FROM instance")
+            return set(load.acknowledged) - {row["uid"] for row in rows}
+
+        with contextlib.suppress(AssertionError):  # what is missing then is told below
+            node.wait_until(lambda: not lost(), "the row of each object", 30)
         restarts = {name: count for name, count in node.state.processes.items() if count}
         found = compare(first, last) | {
             "done": dict(load.done),
             "acknowledged": len(load.acknowledged),
-            "lost": len(lost),
+            "lost": len(lost()),
             "faults": load.faults[:10],
             "restarts": restarts,
         }
