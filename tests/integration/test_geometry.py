@@ -263,7 +263,7 @@ def acquisitions(draw: st.DrawFn) -> tuple[Acquisition, str]:
     if np.linalg.norm(turn) < 0.1:
         turn = [0.0, 0.0, 0.0, 1.0]
     reach = draw(st.floats(5.0, 80.0))
-    shape = draw(st.tuples(*[st.integers(8, 11)] * 3))
+    shape = draw(st.tuples(*[st.integers(8, 10)] * 3))
     spacing = tuple(2 * reach / count * draw(st.floats(1.0, 1.1)) for count in shape)
     grid = Grid(
         shape,
