@@ -78,3 +78,9 @@ def sync_file_system(fd: int) -> None:
     if _LIBC.syncfs(fd):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def forget_pages(fd: int) -> None:
+    """Have the next read of a file come from the disk, where the system can do that."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from config.errors import NotDicomError
 from storage.db import Ledger
-from storage.files import storage_errors, sync_file_system, sync_folder
+from storage.files import forget_pages, storage_errors, sync_file_system, sync_folder
 from storage.index import bytes_were_deleted, record_arrivals, version_of
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
-from storage.runs import SEGMENT_NAME, SPOOL, TOKEN
+from storage.runs import OBJECTS, SEGMENT_NAME, SPOOL, TOKEN
 from storage.segment import BLOCK, SEGMENT_BYTES, Record, Scan, scan
 
 log = logging.getLogger(__name__)
@@ -70,9 +70,9 @@ def replay(ledger: Ledger) -> Replayed:
                 records = [record for found_here in found.values() for record in found_here.records]
                 records.sort(key=lambda record: record.number)
                 objects += len(records)
-                restored += _finish(ledger, records)
                 if records:
-                    sync_file_system(fd)
+                    _sync_objects(ledger.data_dir)
+                restored += _finish(ledger, records)
                 for path, found_here in found.items():
                     damaged += _put_away(ledger, path, found_here)
     return Replayed(objects, restored, damaged)
@@ -84,6 +84,18 @@ def _alone(data_dir: Path) -> Iterator[None]:
     with (data_dir / "replay.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _sync_objects(data_dir: Path) -> None:
+    """Have the disk hold what it can of the files that were made without a sync."""
+    objects = data_dir / OBJECTS
+    if not objects.is_dir():
+        return
+    fd = os.open(objects, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_file_system(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -120,13 +132,16 @@ def _read(path: Path) -> Scan:
 
 def _fill(fd: int, room: memoryview, at: int) -> None:
     try:
-        os.preadv(fd, [room], at)
+        got = os.preadv(fd, [room], at)
     except OSError as error:
-        if len(room) == BLOCK:
+        if len(room) <= BLOCK:
             log.error("a block of the intake journal cannot be read: %s", error.strerror)
             return
         for start in range(0, len(room), BLOCK):
             _fill(fd, room[start : start + BLOCK], at + start)
+    else:
+        if 0 < got < len(room):  # a refused block ends a read early, without an error
+            _fill(fd, room[got:], at + got)
 
 
 def _finish(ledger: Ledger, records: Sequence[Record]) -> int:
@@ -153,9 +168,12 @@ def _finish(ledger: Ledger, records: Sequence[Record]) -> int:
 
 def _is_whole(store: ObjectStore, key: str, record: Record) -> bool:
     try:
-        found = store.path(key).read_bytes()
+        with store.path(key).open("rb") as file:
+            # After a sync that failed, pages in memory say nothing about the disk.
+            forget_pages(file.fileno())
+            found = file.read()
         data_set = memoryview(found)[data_set_offset(found) :]
-    except (FileNotFoundError, NotDicomError):
+    except (OSError, NotDicomError):  # missing, or the disk refuses it
         return False
     return hashlib.sha256(data_set).hexdigest() == record.arrival.digest
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from config.errors import NotDicomError
 from storage import overview
 from storage.db import Ledger
-from storage.files import storage_errors
+from storage.files import forget_pages, storage_errors
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
 from storage.records import Instance, NodeFact, Result
@@ -208,7 +208,8 @@ def _row_of(label: str) -> Instance | Result | None:
 def _data_set(path: Path) -> Iterator[bytes]:
     """The bytes of the data set of a stored file, read from the disk itself where that is known."""
     with path.open("rb", buffering=0) as file:
-        _forget_pages(file.fileno())
+        # What the page cache remembers says nothing about the disk, and others need its room.
+        forget_pages(file.fileno())
         try:
             head = file.read(144)
             offset = data_set_offset(head)
@@ -218,13 +219,7 @@ def _data_set(path: Path) -> Iterator[bytes]:
             while chunk := file.read(CHUNK):
                 yield chunk
         finally:
-            _forget_pages(file.fileno())
-
-
-def _forget_pages(descriptor: int) -> None:
-    # What the page cache remembers says nothing about the disk, and others need its room.
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            forget_pages(file.fileno())
 
 
 def summary() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -196,6 +197,44 @@ def test_damage_is_told_kept_aside_and_holds_up_nothing(ledger: Ledger, block: i
     (aside,) = (ledger.data_dir / DAMAGED).iterdir()
     assert aside.read_bytes() == data
     assert start(ledger).damaged == 0
+
+
+def test_a_block_that_the_disk_refuses_hides_nothing_beside_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead_journal(ledger, BATCHES)
+    bad, preadv = 2 * BLOCK, os.preadv
+
+    def refuse(fd: int, rooms: list[memoryview], at: int) -> int:
+        """As a disk does: a read that comes to the block is short, one that begins there fails."""
+        if at <= bad < at + len(rooms[0]):
+            if at == bad:
+                raise OSError(errno.EIO, "Input/output error")
+            rooms = [rooms[0][: bad - at]]
+        return preadv(fd, rooms, at)
+
+    monkeypatch.setattr(os, "preadv", refuse)
+    assert start(ledger).damaged == 1
+    sent = list(itertools.chain(*BATCHES))
+    assert stored(ledger) == content(sent[1:])
+
+
+def test_a_file_is_looked_at_only_after_the_disk_took_what_it_could(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead_journal(ledger, BATCHES[:1])
+    start(ledger)
+    dead_journal(ledger, BATCHES[:1])
+    key = min(row.object_key for row in Instance.select())
+    objects = (ledger.data_dir / "objects").stat()
+
+    def lose(fd: int) -> None:
+        assert os.path.samestat(os.fstat(fd), objects)  # it may be another disk than the spool's
+        _zeros(ObjectStore(ledger.data_dir).path(key))
+
+    monkeypatch.setattr(replay_module, "sync_file_system", lose)
+    assert start(ledger).restored == 1
+    assert stored(ledger) == content(BATCHES[0])
 
 
 def test_a_segment_that_was_being_made_is_nothing(ledger: Ledger) -> None:
