@@ -110,6 +110,7 @@ class Journal:
         self._active: Segment | None = None
         self._free: list[Segment] = []
         self._full: list[Segment] = []
+        self._ended = False
 
     def append(self, finished: Sequence[tuple[Incoming, Arrival]]) -> list[Entry]:
         """Make gathered objects durable, as many as there is room for, with one write if it can be.
@@ -122,7 +123,7 @@ class Journal:
         """
         entries: list[Entry] = []
         with self._writing:
-            while len(entries) < len(finished):
+            while len(entries) < len(finished) and not self._ended:
                 room = self._room_for(finished[len(entries)][0])
                 if room is None:
                     break
@@ -165,6 +166,8 @@ class Journal:
         try:
             whole = os.pwritev(segment.fd, views, segment.at, os.RWF_DSYNC) == at - segment.at
             why = "it was cut short"
+            if whole and not self.run.is_in_place():
+                whole, why = False, "the data folder is missing or was replaced"
         except OSError as error:
             whole, why = False, error.strerror or "the disk failed"
         if not whole:
@@ -220,6 +223,15 @@ class Journal:
                 self._active = None
         finally:
             self._writing.release()
+
+    def end(self) -> None:
+        """Take no more objects."""
+        with self._writing:
+            self._ended = True
+
+    def unsettled(self) -> int:
+        """How many objects have no row yet."""
+        return sum(not entry.done for each in self.segments() for entry in each.entries)
 
     def settled(self) -> list[Segment]:
         """Segments that are not written to any more and whose every object has its row."""

@@ -221,6 +221,7 @@ class ObjectStore:
                     run.close_folder(folder)
             if not os.listdir(run.spool_fd):
                 os.rmdir(run.spool)
+            os.close(run.objects_fd)
             os.close(run.spool_fd)
 
     def free_bytes(self) -> int:

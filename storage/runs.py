@@ -48,6 +48,8 @@ class Run:
         self.objects = objects
         self.token, self.spool_fd = self._lock_spool(spool)
         self.spool = spool / self.token
+        # From before the first file: it is told of each write to that disk that failed since.
+        self.objects_fd = os.open(objects, os.O_RDONLY | os.O_DIRECTORY)
         self._names = itertools.count()
         self._lock = threading.Lock()
         self.folders: dict[str, Folder] = {}

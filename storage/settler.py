@@ -137,8 +137,11 @@ class Settler:
         journal = self.journal
         if self._thread.is_alive() or journal is None:
             return
-        if self._waiting:
-            log.error("%d acknowledged objects stay in the intake journal", len(self._waiting))
+        journal.end()
+        # In the journal an object is before anybody says so: one of an association that could not
+        # be ended in time may not be among those that wait.
+        if left := journal.unsettled():
+            log.error("%d acknowledged objects stay in the intake journal", left)
             journal.close(remove=False)
             return
         self._make_durable(journal.segments())
@@ -156,13 +159,19 @@ class Settler:
                 if not batch:  # while one is open, SQLite keeps descriptors of those closed since
                     self._ledger.close()
                 with self._changed:
-                    while self._waiting and self._waiting[0].done:
-                        self._of[self._waiting.popleft().arrival.association_id] -= 1
+                    self._count_off()
                     self._note(fault)
                     self._tried = began
                     self._changed.notify_all()
         finally:
             self._ledger.close()  # this thread's connection
+
+    def _count_off(self) -> None:
+        while self._waiting and self._waiting[0].done:
+            association_id = self._waiting.popleft().arrival.association_id
+            self._of[association_id] -= 1
+            if not self._of[association_id]:
+                del self._of[association_id]
 
     def _next_batch(self) -> list[Entry] | None:
         """Wait until something is to be done; None at the end."""
@@ -212,7 +221,10 @@ class Settler:
             log.error("acknowledged objects wait in the intake journal: %s", fault)
         if self._fault_fd >= 0:
             text = "" if fault is None else str(fault)
-            os.pwrite(self._fault_fd, text.encode()[:_FAULT_BYTES].ljust(_FAULT_BYTES), 0)
+            try:
+                os.pwrite(self._fault_fd, text.encode()[:_FAULT_BYTES].ljust(_FAULT_BYTES), 0)
+            except OSError as error:  # a disk that became read-only
+                log.error("why objects wait could not be noted: %s", error.strerror)
 
     def _settle(self, batch: Sequence[Entry], journal: Journal) -> None:
         if not batch:
@@ -281,7 +293,7 @@ class Settler:
                 elif len(keys) <= FEW_FILES:
                     journal.run.sync_files(keys)
                 else:
-                    sync_file_system(journal.run.spool_fd)
+                    sync_file_system(journal.run.objects_fd)
         except StorageError:
             for segment in segments:
                 segment.suspect = True

@@ -58,6 +58,7 @@ def append(journal: Journal, store: ObjectStore, batch: Sequence[Sent], **row: i
 def crash(store: ObjectStore) -> Run:
     """What the kernel does for a process that dies: its locks go, its files stay."""
     run = store.run()
+    os.close(run.objects_fd)
     os.close(run.spool_fd)
     store._run = None
     return run

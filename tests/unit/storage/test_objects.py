@@ -41,6 +41,7 @@ def crash(store: ObjectStore) -> None:
     """What the kernel does for a process that dies: its locks go, its files stay."""
     run = store._run
     assert run is not None
+    os.close(run.objects_fd)
     os.close(run.spool_fd)
     store._run = None
 

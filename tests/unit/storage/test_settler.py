@@ -235,3 +235,77 @@ def test_a_write_that_fails_acknowledges_nothing_and_ends_the_use_of_its_segment
     room.send(SMALL[2])
     assert room.settled()
     assert [uid for uid, _ in room.stored()] == [SMALL[0].uid, SMALL[2].uid]
+
+
+def test_an_object_that_comes_while_the_journal_ends_is_kept(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(ledger)
+    journal = room.settler.journal
+    assert journal is not None
+    join = room.settler._thread.join
+
+    def join_late(seconds: float) -> None:
+        join(seconds)  # the thread that wrote it has not said so when the settler has ended
+        assert append(journal, room.store, SMALL[:1], association_id=room.association) == 1
+
+    monkeypatch.setattr(room.settler._thread, "join", join_late)
+    room.settler.close(1)
+    assert append(journal, room.store, SMALL[1:2], association_id=room.association) == 0
+    room.store.close()
+    room.turn.close()
+    assert replay(ledger).restored == 1
+    assert room.stored() == [(SMALL[0].uid, SMALL[0].data)]
+
+
+def test_nothing_is_acknowledged_into_a_data_folder_that_was_replaced(room: Room) -> None:
+    journal = room.settler.journal
+    assert journal is not None
+    room.send(SMALL[0])
+    assert room.settled()
+    spool, aside = journal.run.spool, journal.run.spool.with_name("aside")
+    spool.rename(aside)
+    assert append(journal, room.store, SMALL[1:2]) == 0
+    aside.rename(spool)
+    room.until(lambda: [segment.number for segment in journal.segments()] == [1])
+    room.send(SMALL[2])
+    assert room.settled()
+    assert [uid for uid, _ in room.stored()] == [SMALL[0].uid, SMALL[2].uid]
+
+
+def test_settling_goes_on_when_the_reason_could_not_be_noted(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    room.send(SMALL[0])
+    assert room.settled()
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", refuse)
+        broken.setattr(settler, "record_arrivals", refuse)
+        room.send(SMALL[1])
+        room.until(lambda: room.settler._fault is not None)
+        time.sleep(0.1)
+    assert room.settler._thread.is_alive()
+    room.until(lambda: len(room.stored()) == 2)
+
+
+def test_the_disk_of_the_objects_is_the_one_that_is_synced(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = room.store.objects.stat()
+    synced: list[os.stat_result] = []
+    monkeypatch.setattr(settler, "FEW_FILES", 0)
+    monkeypatch.setattr(journal_module, "SEAL_SECONDS", 0.0)
+    monkeypatch.setattr(settler, "sync_file_system", lambda fd: synced.append(os.fstat(fd)))
+    room.send(*SMALL[:3])
+    assert room.settled()
+    room.until(lambda: synced)
+    assert all(os.path.samestat(one, objects) for one in synced)
+
+
+def test_nothing_is_kept_of_an_association_whose_objects_have_their_rows(room: Room) -> None:
+    room.send(*SMALL[:3])
+    assert room.settled()
+    assert not room.settler._of
