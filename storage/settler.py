@@ -35,6 +35,9 @@ AGE_SECONDS = 0.1
 
 RETRY_SECONDS = 1.0
 UPKEEP_SECONDS = 2.0
+REST_SECONDS = 60.0
+"""As `UPKEEP_SECONDS` while nothing lies in the journal: a write to it may fail even then."""
+
 FEW_FILES = 64
 """So many are synced one by one: a sync of the whole file system also writes what others left."""
 
@@ -188,13 +191,13 @@ class Settler:
             self._hurry = self._hurry and len(batch) < len(self._waiting)
             return batch
 
-    def _wait_for(self, what: Callable[[], bool], seconds: float | None) -> None:
+    def _wait_for(self, what: Callable[[], bool], seconds: float) -> None:
         self._changed.wait_for(lambda: self._hurry or self._ending or what(), seconds)
 
-    def _idle_seconds(self) -> float | None:
+    def _idle_seconds(self) -> float:
         journal = self.journal
         rests = journal is not None and not (journal.in_use() or journal.wants_segment())
-        return None if rests else UPKEEP_SECONDS
+        return REST_SECONDS if rests else UPKEEP_SECONDS
 
     def _attempt(self, batch: Sequence[Entry]) -> StorageError | None:
         """Settle a batch and look after the segments; what went wrong, if something did."""
