@@ -298,8 +298,9 @@ class Settler:
                 else:
                     sync_file_system(journal.run.objects_fd)
         except StorageError:
-            for segment in segments:
-                segment.suspect = True
+            # The system says so once, of the whole disk: files of others may be among the lost.
+            for segment in journal.segments():
+                segment.suspect = bool(segment.entries)
             raise
         for segment in segments:
             segment.suspect = False

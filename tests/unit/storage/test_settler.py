@@ -308,3 +308,33 @@ def test_nothing_is_kept_of_an_association_whose_objects_have_their_rows(room: R
     room.send(*SMALL[:3])
     assert room.settled()
     assert not room.settler._of
+
+
+def test_after_a_failed_sync_the_files_of_no_segment_are_believed(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = room.settler.journal
+    assert journal is not None
+    monkeypatch.setattr(settler, "FEW_FILES", 0)
+    room.send(SMALL[0])
+    assert room.settled()
+    with monkeypatch.context() as broken:
+        broken.setattr(journal_module, "SEAL_SECONDS", 1e9)
+        broken.setattr(settler, "UPKEEP_SECONDS", 1e9)
+        room.send(*SMALL[1:3])
+        room.until(lambda: len(room.stored()) == 3)
+        lost = room.store.path(Instance.get(sop_instance_uid=SMALL[2].uid).object_key)
+
+        def fail(fd: int) -> None:
+            lost.write_bytes(b"")
+            raise OSError(errno.EIO, "Input/output error")
+
+        broken.setattr(settler, "sync_file_system", fail)
+        # Of another segment that is full, while this one is written to.
+        other = journal_module.Segment(99, -1, entries=journal.segments()[-1].entries[:1])
+        with pytest.raises(StorageError):
+            room.settler._make_durable([other])
+    monkeypatch.setattr(journal_module, "SEAL_SECONDS", 0.0)
+    room.send(SMALL[3])
+    room.until(lambda: not journal.in_use())
+    assert room.stored() == [(sent.uid, sent.data) for sent in SMALL[:4]]
