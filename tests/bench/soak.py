@@ -207,6 +207,9 @@ def compare(first: Rest, last: Rest) -> dict[str, object]:
     return {
         "seconds": [first.seconds, last.seconds],
         "memory_mib": memory,
+        "memory_mib_by_process": [
+            {name: round(pss / 2**20, 1) for name, pss in one.pss.items()} for one in (first, last)
+        ],
         "memory_ratio": round(memory[1] / memory[0], 4),
         "descriptors": held,
         "descriptors_changed": changed,
