@@ -29,6 +29,7 @@ from config.errors import MalformedError
 from dicomnode.net import dimse, walk
 from dicomnode.net.dimse import Command, read_command
 from dicomnode.net.walk import DatasetWalk, WalkedHeader
+from storage.journal import SEGMENTS
 from storage.part10 import data_set_offset
 from tests.contract.conftest import Node, StartNode
 from tests.contract.mutations import CANARY, Mutant, damage, data_sets, mutant
@@ -171,6 +172,11 @@ class Corpus:
         # lock at its close (sqlite.org/src, os_unix.c, "pending close"): a few, and no more.
         held = sum(more.pop(name) for name in list(more) if name.endswith("medai.sqlite"))
         assert held <= 4, f"{held} more descriptors of the database after case {number}"
+        # Another segment of the journal is made when one was written on for a while.
+        for name in [name for name in more if Path(name).name.startswith("journal-")]:
+            assert more.pop(name) == 1, f"{name} is open twice after case {number}"
+        segments = [name for name in used if Path(name).name.startswith("journal-")]
+        assert len(segments) <= SEGMENTS, f"{len(segments)} segments after case {number}"
         assert more.total() <= 0, f"more descriptors after case {number}: {more}"
 
 
