@@ -75,7 +75,7 @@ def test_dcmtk_calls_the_node_over_tls(
         assert done.returncode == 0, done.stdout
     done = run("storescu", *options(mine, authority.path), *to, *files)
     assert done.returncode == 0, done.stdout
-    assert len(node.rows("SELECT 1 FROM instance")) == len(files)
+    node.wait_until(lambda: len(node.rows("SELECT 1 FROM instance")) == len(files), "a row each")
     other = authority.issue("other")
     assert run("echoscu", *options(other, authority.path), *to).returncode != 0
     anonymous = ("--anonymous-tls", "--add-cert-file", authority.path)

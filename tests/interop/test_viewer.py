@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,7 @@ def screenshots(pytestconfig: pytest.Config) -> Path:
     return folder
 
 
+@functools.cache
 def tissue() -> NDArray[np.int64]:
     """The segment of each voxel of the sample, from what the phantom is made of; 0 outside."""
     hounsfield = thorax_phantom(noise=0.0)
@@ -86,6 +88,7 @@ def tissue() -> NDArray[np.int64]:
     return np.where(np.stack([SimpleITK.GetArrayFromImage(body) for body in whole]), kinds, 0)
 
 
+@functools.cache
 def points(index: int) -> list[tuple[int, int]]:
     """Rows and columns of one slice, each two pixels inside its tissue.
 
