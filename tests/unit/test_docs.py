@@ -58,9 +58,10 @@ def test_the_shipped_file_marks_what_needs_a_restart() -> None:
 def test_the_first_commands_of_the_readme_are_one_line_each(number: int) -> None:
     block = re.findall(r"^```sh\n(.*?)^```$", read("README.md"), re.MULTILINE | re.DOTALL)[number]
     assert block.count("\n") == 1
-    lock, end = [("requirements.txt", "medai-node demo"), ("requirements-dev.txt", "pytest")][
-        number
-    ]
+    lock, end = [
+        ("requirements.txt", "medai-node demo"),
+        ("requirements-dev.txt", "pytest -n 2 --dist loadfile"),
+    ][number]
     assert f"--require-hashes -r {lock} " in block
     assert block.endswith(f".venv/bin/{end}\n")
 
