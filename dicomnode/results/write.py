@@ -18,11 +18,7 @@ from pydicom.uid import (
 )
 
 from config.errors import MalformedError
-from dicomnode.results.uids import result_uid
-
-# PS3.7 D.3.3.2: names this implementation, not an instance of it.
-IMPLEMENTATION_CLASS_UID = result_uid("medai-node", "implementation")
-IMPLEMENTATION_VERSION_NAME = "MEDAI_NODE_0"
+from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # Best first: what a result may be sent in. The first two hold the same data set byte for byte.
 SENDABLE: Final = (

@@ -16,7 +16,8 @@ from dicomnode.results import codes
 from dicomnode.results.document import new_result
 from dicomnode.results.provenance import made_here, plain
 from dicomnode.results.uids import result_uid
-from dicomnode.results.write import IMPLEMENTATION_CLASS_UID, to_bytes
+from dicomnode.results.write import to_bytes
+from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.unit.dicomnode.results.cases import bundle, ct_case, provenance, written
 
 
@@ -115,6 +116,7 @@ def test_files_carry_this_implementation_and_leave_the_data_set_alone(tmp_path):
     path.write_bytes(to_bytes(dataset))
     read = dcmread(path)
     assert read.file_meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
+    assert read.file_meta.ImplementationVersionName == IMPLEMENTATION_VERSION_NAME
     assert read.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
     assert to_bytes(read) == path.read_bytes()
     assert not hasattr(dataset, "file_meta")
