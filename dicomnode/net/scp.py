@@ -6,7 +6,6 @@ answer at once, associations that are accounted for, and an orderly end.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import signal
@@ -302,11 +301,13 @@ class Receiver:
 
 
 def _part_from(assoc: PeerAssociation) -> None:
-    # The peer may end it at this very moment, from its side.
-    with contextlib.suppress(Exception):
+    try:
         if assoc.dul.socket.leave_short_path(PARTING_SECONDS):
             assoc.acse_timeout = PARTING_SECONDS
             assoc.release()
+    except Exception as error:
+        # The peer may end it at this very moment, from its side; what is still open is broken off.
+        log.info("an association was not released at the end: %s", type(error).__name__)
 
 
 def receiver_name(index: int) -> str:
