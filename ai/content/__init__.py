@@ -1,0 +1,1 @@
+"""What an image shows, judged from its pixels alone."""
