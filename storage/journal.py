@@ -187,7 +187,11 @@ class Journal:
         """Whether another segment should be made before the room runs out."""
         active = self._active
         ample = active is not None and active.at < SEGMENT_BYTES // 2
-        return not self._free and not ample and len(self.segments()) < SEGMENTS
+        return not self._free and not ample and not self.is_whole()
+
+    def is_whole(self) -> bool:
+        """Whether it has all the segments it may have."""
+        return len(self.segments()) >= SEGMENTS
 
     def make_segment(self) -> None:
         """Write a new segment to the disk, zeros and all, and put it into use.

@@ -21,7 +21,7 @@ from config.errors import StorageError
 from storage.db import BUSY_SECONDS, Ledger
 from storage.files import storage_errors, sync_file_system
 from storage.index import Kept, known_keys, record_arrivals
-from storage.journal import Entry, Journal, Segment
+from storage.journal import SEGMENTS, Entry, Journal, Segment
 from storage.objects import ObjectStore
 from storage.runs import FAULT
 from storage.segment import BLOCK, RECORD_BYTES, SEGMENT_BYTES, extent, new_buffer
@@ -30,11 +30,23 @@ from storage.turn import Turn
 log = logging.getLogger(__name__)
 
 BATCH = 128
-AGE_SECONDS = 0.1
-"""How long objects gather for a batch."""
+LULL_SECONDS = 0.02
+"""Objects gather until none has come for so long: a burst has the disk to itself."""
+
+PATIENCE_SECONDS = 2.0
+"""How long the first of them waits at most."""
+
+PRESSING_BYTES = 3 * SEGMENTS * SEGMENT_BYTES // 4
+"""With so much before it the settler waits no longer, so that the journal does not fill up."""
 
 RETRY_SECONDS = 1.0
 UPKEEP_SECONDS = 2.0
+AHEAD_SECONDS = 0.05
+"""As `UPKEEP_SECONDS` while segments are made that nobody waits for."""
+
+AMPLE_BYTES = 64 * SEGMENT_BYTES
+"""Free bytes above the mark from which on all segments are made before they are needed."""
+
 REST_SECONDS = 60.0
 """As `UPKEEP_SECONDS` while nothing lies in the journal: a write to it may fail even then."""
 
@@ -66,7 +78,9 @@ class Settler:
         self._of: Counter[int] = Counter()
         self._hurry = self._ending = False
         self._fault: StorageError | None = None
-        self._tried = 0.0
+        self._tried = self._taken = self._since = 0.0
+        self._bytes = 0
+        self._ample = True
         self._buffer = new_buffer()
         self._fault_fd = -1
         self.journal: Journal | None = None
@@ -80,10 +94,14 @@ class Settler:
         """Settle these objects, which are in the journal."""
         with self._changed:
             first = not self._waiting
+            self._taken = time.monotonic()
+            if first:
+                self._since = self._taken
             self._waiting.extend(entries)
             for entry in entries:
+                self._bytes += entry.length
                 self._of[entry.arrival.association_id] += 1
-            if first or len(self._waiting) >= BATCH:
+            if first or self._bytes >= PRESSING_BYTES:
                 self._changed.notify_all()
 
     def check(self) -> None:
@@ -171,7 +189,9 @@ class Settler:
 
     def _count_off(self) -> None:
         while self._waiting and self._waiting[0].done:
-            association_id = self._waiting.popleft().arrival.association_id
+            entry = self._waiting.popleft()
+            self._bytes -= entry.length
+            association_id = entry.arrival.association_id
             self._of[association_id] -= 1
             if not self._of[association_id]:
                 del self._of[association_id]
@@ -184,18 +204,29 @@ class Settler:
             if self._fault is not None:
                 self._wait_for(lambda: False, RETRY_SECONDS)
             elif self._waiting:
-                self._wait_for(lambda: len(self._waiting) >= BATCH, AGE_SECONDS)
+                self._wait_for_lull()
             if self._ending:
                 return None
             batch = list(_within(self._waiting, BATCH, SEGMENT_BYTES))
             self._hurry = self._hurry and len(batch) < len(self._waiting)
             return batch
 
+    def _wait_for_lull(self) -> None:
+        """Leave disk and processor to those who receive, while the journal has room for more."""
+        latest = self._since + PATIENCE_SECONDS
+        while not (self._hurry or self._ending or self._bytes >= PRESSING_BYTES):
+            rest = min(latest, self._taken + LULL_SECONDS) - time.monotonic()
+            if rest <= 0:
+                return
+            self._changed.wait(rest)
+
     def _wait_for(self, what: Callable[[], bool], seconds: float) -> None:
         self._changed.wait_for(lambda: self._hurry or self._ending or what(), seconds)
 
     def _idle_seconds(self) -> float:
         journal = self.journal
+        if journal is not None and self._ample and not journal.is_whole():
+            return AHEAD_SECONDS
         rests = journal is not None and not (journal.in_use() or journal.wants_segment())
         return REST_SECONDS if rests else UPKEEP_SECONDS
 
@@ -205,7 +236,7 @@ class Settler:
             if self.journal is not None:
                 self._settle(batch, self.journal)
                 self._empty_segments(self.journal)
-            self._make_room()
+            self._make_room(ahead=not batch)
         except StorageError as fault:
             return fault
         except Exception as error:  # the border of the thread: it must go on, and say so
@@ -305,17 +336,24 @@ class Settler:
         for segment in segments:
             segment.suspect = False
 
-    def _make_room(self) -> None:
-        """Make a segment where one is wanted, the first too; without one objects go another way."""
+    def _make_room(self, *, ahead: bool) -> None:
+        """Make a segment where one is wanted, the first too; without one objects go another way.
+
+        Args:
+            ahead: There is time to make one that will be wanted.
+        """
         journal = self.journal
-        if journal is not None and not journal.wants_segment():
+        wanted = journal is None or journal.wants_segment()
+        if journal is not None and (journal.is_whole() or not (wanted or ahead)):
             return
         try:
-            if self._store.spare_bytes() < 2 * SEGMENT_BYTES:
+            spare = self._store.spare_bytes()
+            self._ample = spare >= AMPLE_BYTES
+            if spare < 2 * SEGMENT_BYTES or not (wanted or self._ample):
                 return
             if journal is None:
                 self.journal = journal = self._begin()
-            if journal.wants_segment():
+            if not journal.is_whole():
                 journal.make_segment()
         except StorageError as error:
             log.warning("the intake journal has no room: %s", error)

@@ -248,7 +248,8 @@ class ShortPath:
         between = self._reception is None and not self._left and self._low == self._high
         if self._leaving and between:
             raise _EndError(End.LEAVING)
-        acknowledge_at_once(self._sock)
+        if not between:  # else nothing of the peer's waits for it, and the answer carries it
+            acknowledge_at_once(self._sock)
         ready = self._poll.poll(self._idle_ms)
         if not ready:
             raise _EndError(End.IDLE)

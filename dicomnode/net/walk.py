@@ -222,13 +222,19 @@ class DatasetWalk:
             if vr in _SHORT:
                 if tag in wanted:
                     self._at = at
-                    return at, self._element(data, at, 8, length, coding=coding, vr=vr)
-                at += 8 + length
+                    step = self._element(wanted[tag], data, at, 8, length, coding=coding, vr=vr)
+                    if not step:
+                        return at, 0
+                    at += step
+                else:
+                    at += 8 + length
             elif vr in _LONG:
                 (length,) = long_length(data, at + 8)
                 if length == UNDEFINED or tag in wanted:
                     self._at = at
-                    return at, self._element(data, at, 12, length, coding=coding, vr=vr)
+                    number = coding.tag_of(tag)
+                    step = self._element(number, data, at, 12, length, coding=coding, vr=vr)
+                    return at, step
                 at += 12 + length
             else:
                 break
@@ -237,7 +243,8 @@ class DatasetWalk:
             return at, 0
         tag, vr, length = unpack(data, at)
         if vr in _SHORT:
-            return at, self._element(data, at, 8, length, coding=coding, vr=vr)
+            number = coding.tag_of(tag)
+            return at, self._element(number, data, at, 8, length, coding=coding, vr=vr)
         # A long form that is not whole yet, or no VR that is known.
         return at, self._unusual(data, at, coding) if vr not in _LONG else 0
 
@@ -247,7 +254,8 @@ class DatasetWalk:
         raw, length = coding.plain.unpack_from(data, at)
         if raw[:2] == b"\xfe\xff":
             return self._delimiter(coding.tag_of(raw), length)
-        return self._element(data, at, 8, length, coding=coding, vr=b"")
+        tag = coding.tag_of(raw)
+        return self._element(tag, data, at, 8, length, coding=coding, vr=b"")
 
     def _unusual(self, data: bytes | bytearray | memoryview, at: int, coding: _Coding) -> int:
         """An element of no known VR: the end of an item, a VR of a later edition, or rubbish."""
@@ -261,7 +269,7 @@ class DatasetWalk:
         if len(data) - at < 12:
             return 0
         (length,) = coding.long_length.unpack_from(data, at + 8)
-        return self._element(data, at, 12, length, coding=coding, vr=vr)
+        return self._element(tag, data, at, 12, length, coding=coding, vr=vr)
 
     def _delimiter(self, tag: int, length: int) -> int:
         if tag == _ITEM_END and self._levels and self._levels[-1].kind == "item":
@@ -299,6 +307,7 @@ class DatasetWalk:
 
     def _element(
         self,
+        tag: int,
         data: bytes | bytearray | memoryview,
         at: int,
         header: int,
@@ -308,7 +317,6 @@ class DatasetWalk:
         vr: bytes,
     ) -> int:
         """An element that is kept, checked or entered; how far it reaches, 0 for more bytes."""
-        tag = coding.tag_of(bytes(data[at : at + 4]))
         if tag in _PIXELS and not self._levels:
             self._note_pixels(tag, length)
         if length == UNDEFINED:

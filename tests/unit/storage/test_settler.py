@@ -338,3 +338,47 @@ def test_after_a_failed_sync_the_files_of_no_segment_are_believed(
     room.send(SMALL[3])
     room.until(lambda: not journal.in_use())
     assert room.stored() == [(sent.uid, sent.data) for sent in SMALL[:4]]
+
+
+def test_a_burst_has_the_disk_to_itself_until_there_is_a_lull(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler, "LULL_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "PATIENCE_SECONDS", 600.0)
+    room.send(*SMALL[:3])
+    time.sleep(0.1)
+    assert room.stored() == []
+    monkeypatch.setattr(settler, "LULL_SECONDS", 0.0)
+    with room.settler._changed:
+        room.settler._changed.notify_all()
+    room.until(lambda: len(room.stored()) == 3)
+
+
+@pytest.mark.parametrize("limit", ["PATIENCE_SECONDS", "PRESSING_BYTES"])
+def test_a_burst_that_does_not_end_is_settled_all_the_same(
+    room: Room, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(settler, "LULL_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "PATIENCE_SECONDS", 600.0)
+    monkeypatch.setattr(settler, limit, 0.05 if limit == "PATIENCE_SECONDS" else 3 * 4000)
+    room.send(*SMALL[:4])
+    room.until(lambda: len(room.stored()) == 4)
+
+
+@pytest.mark.parametrize("ample", [True, False])
+def test_segments_are_made_ahead_only_where_the_disk_has_ample_room(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, ample: bool
+) -> None:
+    monkeypatch.setattr(settler, "AMPLE_BYTES", 0 if ample else 1 << 60)
+    monkeypatch.setattr(settler, "AHEAD_SECONDS", 0.001)
+    room = Room(ledger)
+    journal = room.settler.journal
+    assert journal is not None
+    if ample:
+        room.until(journal.is_whole)
+    else:
+        time.sleep(0.3)
+        assert len(journal.segments()) == 1
+    room.settler.close(5)
+    room.turn.close()
+    room.store.close()
