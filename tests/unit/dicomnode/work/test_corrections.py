@@ -56,7 +56,7 @@ class Way:
 
     def run(self) -> None:
         self.node.step()
-        while self.worker.run_one():
+        while self.worker.runner.run_one():
             pass
 
     def withdraw(self) -> int:

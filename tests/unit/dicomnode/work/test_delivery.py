@@ -22,7 +22,7 @@ from config.schema import Settings
 from dicomnode.net.standin import StandInPacs
 from dicomnode.results.write import deflated
 from dicomnode.work.delivery import Courier
-from dicomnode.work.worker import kinds_to_build
+from dicomnode.work.execute import kinds_to_build
 from storage import audit, jobs, outbox, overview
 from storage.db import Ledger, open_ledger
 from storage.objects import ObjectStore

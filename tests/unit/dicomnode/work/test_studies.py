@@ -19,6 +19,7 @@ from ai.seal import sealed
 from config.schema import RouteInputSettings, RouteSettings, Settings
 from dicomnode.results.provenance import made_here
 from dicomnode.series.explain import Explanation, explain
+from dicomnode.work.models import make_registry
 from dicomnode.work.worker import Worker
 from storage import jobs
 from storage.records import Job, Study
@@ -247,14 +248,16 @@ def test_the_model_gets_its_inputs_and_the_results_lie_in_the_primary(
     options = {"routes": (route,), "models": {"path": models, "workers": 1}}
     destination = {"name": "pacs", "ae_title": "P", "host": "127.0.0.1", "port": 1}
     settings = Settings(**AT_ONCE | options, destinations=[destination | {"results": ["seg"]}])
+    node = Node(tmp_path, make_registry(settings), **options, destinations=[destination])
+    node.ledger.close()
     worker = Worker(settings, tmp_path)
-    node = Node(tmp_path, worker.registry, **options, destinations=[destination])
-    worker.ledger = node.ledger
+    node.ledger = worker.ledger
+    node.configure(**options, destinations=[destination])
     t1 = scan(T1, 1, cosines=factories.AXIAL)
     flair = scan(FLAIR, 2, slices=9, step=2.0, cosines=factories.AXIAL)
     node.receive([*t1, *flair])
     assert node.step() == 1
-    assert worker.run_one()
+    assert worker.runner.run_one()
     job = Job.get()
     assert (job.state, job.reason) == ("ready", None)
     seg = next(result for result in jobs.results_of(job) if result.kind == "seg")

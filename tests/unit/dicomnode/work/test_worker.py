@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ai.registry import Registry
 from config.schema import RouteSettings, Settings
 from dicomnode.net.standin import StandInPacs
-from dicomnode.work import worker as module
 from dicomnode.work.delivery import Courier
 from dicomnode.work.worker import Worker
 from storage import jobs, outbox
@@ -30,7 +30,20 @@ def objects(data_dir: Path) -> int:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
+def job(tmp_path: Path, registry: Registry) -> Job:
+    both = [
+        {"name": name, "ae_title": "P", "host": "127.0.0.1", "port": 1} for name in ROUTE.send_to
+    ]
+    node = Node(tmp_path, registry, routes=(ROUTE,), destinations=both)
+    node.receive([factories.cr_image(seed=1)])
+    assert node.step() == 1
+    node.close()
+    (row,) = Job.select()
+    return row
+
+
+@pytest.fixture
+def worker(tmp_path: Path, job: Job) -> Iterator[Worker]:
     settings = Settings(
         destinations=[{"name": "pacs", "ae_title": "P", "host": "127.0.0.1", "port": 1}],
     ).model_copy(update={"routes": (ROUTE,)})
@@ -39,30 +52,16 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
     made.close()
 
 
-@pytest.fixture
-def job(worker: Worker, tmp_path: Path) -> Iterator[Job]:
-    both = [
-        {"name": name, "ae_title": "P", "host": "127.0.0.1", "port": 1} for name in ROUTE.send_to
-    ]
-    node = Node(tmp_path, worker.registry, routes=(ROUTE,), destinations=both)
-    node.receive([factories.cr_image(seed=1)])
-    assert node.step() == 1
-    worker.ledger = node.ledger  # the last one that was opened is the one that may write
-    (row,) = Job.select()
-    yield row
-    node.close()
-
-
 @pytest.mark.feature("P43")
-def test_a_job_ends_ready_and_a_destination_that_is_gone_waits(worker: Worker, job: Job) -> None:
-    assert worker.run_one()
+def test_a_job_ends_ready_and_a_destination_that_is_gone_waits(worker: Worker) -> None:
+    assert worker.runner.run_one()
     assert job_states() == ["ready"]
     waiting = {(row.destination, row.result.kind) for row in Delivery.select()}
     assert waiting == {("pacs", "sr"), ("gone", "sr")}
 
 
 def test_objects_of_a_job_that_was_cancelled_meanwhile_do_not_stay(
-    worker: Worker, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = objects(tmp_path)
     finish: Callable[..., None] = jobs.finish
@@ -74,14 +73,14 @@ def test_objects_of_a_job_that_was_cancelled_meanwhile_do_not_stay(
         assert objects(tmp_path) == before + len(results)
         finish(ledger, running, results, *rest)
 
-    monkeypatch.setattr(module.jobs, "finish", cancelled_first)
-    assert worker.run_one()
+    monkeypatch.setattr(jobs, "finish", cancelled_first)
+    assert worker.runner.run_one()
     assert job_states() == ["cancelled"]
     assert objects(tmp_path) == before
 
 
-def test_a_result_that_is_gone_holds_up_no_other(worker: Worker, job: Job, tmp_path: Path) -> None:
-    assert worker.run_one()
+def test_a_result_that_is_gone_holds_up_no_other(worker: Worker, tmp_path: Path) -> None:
+    assert worker.runner.run_one()
     with StandInPacs(tmp_path / "pacs") as pacs:
         place = {"name": "pacs", "ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.port}
         settings = Settings(destinations=[place])

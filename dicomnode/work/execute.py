@@ -1,0 +1,162 @@
+"""One claimed job: from its rows to its proved results, stored and queued for delivery."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import structlog
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from ai.engine import Engine
+from ai.registry import Registry
+from config.errors import ModelError, StaleStateError
+from config.schema import DestinationSettings, Settings
+from dicomnode.results.bundle import chain
+from dicomnode.results.provenance import Provenance
+from dicomnode.results.write import deflated
+from dicomnode.series.decode import Decoder
+from dicomnode.work.corrections import predecessors_of
+from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
+from dicomnode.work.switches import node_id
+from storage import jobs, outbox
+from storage.db import Ledger
+from storage.nudge import nudge
+from storage.objects import ObjectStore
+from storage.outbox import NewResult
+from storage.records import Job
+
+log = structlog.get_logger(__name__)
+
+# What is kept for a destination that left the settings: what one gets that says nothing of it.
+KINDS: tuple[str, ...] = DestinationSettings.model_fields["results"].default
+
+
+def kinds_to_build(wanted: Mapping[str, Sequence[str]]) -> set[str]:
+    """What destinations are sent, and what may have to stand in for it.
+
+    Once a job is ready nothing is encoded again, so a kind comes with those it falls back to,
+    unless the destination took it, or the one before, when it was last asked.
+
+    Args:
+        wanted: Kinds of result by destination.
+    """
+    kinds: set[str] = set()
+    for name, asked in wanted.items():
+        taken = outbox.accepted_kinds(name)
+        for kind in asked:
+            for form in chain(kind):
+                kinds.add(form)
+                if form in taken:
+                    break
+    return kinds
+
+
+def provenance_of(job: Job, settings: Settings, ledger: Ledger, registry: Registry) -> Provenance:
+    """What the results of a job say about where they come from."""
+    return Provenance(
+        identity=job.identity,
+        created=datetime.fromtimestamp(job.created_at, UTC).astimezone(),
+        ae_title=settings.node.ae_title,
+        node_uid=f"2.25.{uuid.UUID(node_id(ledger)).int}",
+        software_version=software_version(),
+        model=model_facts(registry.find(job.model)),
+    )
+
+
+class Executor:
+    """Executes claimed jobs; any number of threads may share one.
+
+    Args:
+        settings: The node's settings.
+        ledger: The database.
+        store: Where the objects lie.
+        registry: The models that jobs name.
+        engine: Runs them.
+        decoder: For compressed pixels.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        store: ObjectStore,
+        registry: Registry,
+        engine: Engine,
+        *,
+        decoder: Decoder,
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._store = store
+        self._registry = registry
+        self._engine = engine
+        self._decoder = decoder
+
+    def execute(self, job: Job) -> None:
+        """Run a claimed job to its end, state ready.
+
+        Raises:
+            SeriesError, ModelError, GateError: What is wrong with the input, the model, a result.
+            StorageError: Objects or rows cannot be read or written.
+            StaleStateError: The job was taken over or cancelled meanwhile.
+        """
+        package = self._registry.find(job.model)
+        if package.digest != job.model_digest:
+            raise ModelError(f"{job.model} is not the model the job was queued for")
+        paths = {
+            role: [self._store.path(row.object_key) for row in rows]
+            for role, rows in jobs.inputs_of(job).items()
+        }
+        primary = package.manifest.input.role
+        # A job that an older release queued calls its only input by another name.
+        files = paths.pop(primary) if primary in paths else paths.popitem()[1]
+        analysis = analyse(
+            files,
+            package,
+            self._engine,
+            provenance_of(job, self._settings, self._ledger, self._registry),
+            others=paths,
+            kinds=kinds_to_build(self._wanted(json.loads(job.send_to))),
+            predecessors=predecessors_of(self._store, job),
+            decoder=self._decoder,
+            deadline_seconds=self._settings.models.job_seconds or None,
+            on_proving=lambda: jobs.start_validating(self._ledger, job),
+        )
+        self._keep(job, analysis)
+        log.info("job.ready", job=job.id, model=job.model, seconds=dict(analysis.seconds))
+
+    def _keep(self, job: Job, analysis: Analysis) -> None:
+        results = []
+        for result in analysis.results:
+            stored = self._store.put(deflated(result.content))
+            results.append(
+                NewResult(
+                    kind=result.kind,
+                    sop_class_uid=result.sop_class_uid,
+                    sop_instance_uid=result.sop_instance_uid,
+                    transfer_syntax_uid=str(DeflatedExplicitVRLittleEndian),
+                    digest=stored.digest,
+                    size=stored.size,
+                    object_key=stored.key,
+                )
+            )
+        keys = [result.object_key for result in results]
+        try:
+            wanted = self._wanted(json.loads(job.send_to))
+            jobs.finish(self._ledger, job, results, wanted, analysis.seconds)
+        except StaleStateError:
+            # Somebody else decided about the job meanwhile: these objects belong to nothing.
+            for key in keys:
+                self._store.remove(key)
+            self._store.settle(keys)
+            raise
+        self._store.settle(keys)
+        nudge(self._ledger.data_dir, "worker")
+
+    def _wanted(self, destinations: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Kinds of result by destination; one that left the settings waits for its return."""
+        found = {name: self._settings.destination(name) for name in destinations}
+        return {name: entry.results if entry else KINDS for name, entry in found.items()}
