@@ -201,6 +201,7 @@ def _of_tar(source: Path) -> Iterator[Iterator[_Member]]:
                 if not info.isreg() or info.issparse():
                     raise _no_file(source, info.name)
                 yield _Member(info.name, lambda info=info: opened(info))  # type: ignore[misc]
+            reading.drain()
 
         yield walk()
 
@@ -234,6 +235,12 @@ class _Guarded:
         if whence != os.SEEK_SET or offset > self._end:
             raise ModelFileError(f"{self._source.name} grows beyond measure when it is unpacked")
         return int(self._file.seek(offset))
+
+    def drain(self) -> None:
+        """Reads what is left: the checksum of gzip stands at its end."""
+        while self._file.read(_CHUNK):
+            if self._file.tell() > self._end:
+                raise ModelFileError(f"{self._source.name} grows beyond measure when unpacked")
 
     def tell(self) -> int:
         return int(self._file.tell())
