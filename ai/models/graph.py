@@ -41,6 +41,10 @@ class Graph:
         """A one-dimensional constant of type int64."""
         return self._constant(np.array(values, np.int64))
 
+    def array(self, values: NDArray[np.generic]) -> str:
+        """A constant with the type and shape of an array."""
+        return self._constant(values)
+
     def floats(self, name: str) -> str:
         """Truth values as 0 and 1."""
         return self.op("Cast", name, to=TensorProto.FLOAT)
