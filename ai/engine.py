@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from ai import align, postprocess, preprocess, saliency
 from ai.outputs import ActivationMap, Occlusion, Score
 from ai.package import Package
+from ai.reading import Reading
 from ai.registry import Registry
 from ai.session import LoadedModel, SessionCache, Tensors
-from ai.tally import Tally
 from ai.types import Answer, Finding, Saliency, Volume
 from config.errors import InferenceError
 
@@ -85,18 +86,13 @@ class _Run:
         self.model = model
         self.ends = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.seconds = {"preprocess": 0.0, "run": 0.0, "postprocess": 0.0}
-        self.tally = Tally(package.manifest.output)
 
     def answer(self) -> Answer:
-        output = self.manifest.output
         with self._timed("preprocess"):
             plan = preprocess.plan(self.manifest.input, self.volume)
             plans = [plan, *self._others()]
             facts = {name: value for each in plans for name, value in each.facts().items()}
-        shape = self.volume.voxels.shape
-        labels = np.zeros(shape, np.uint8) if output.labels else None
-        kept = output.labels is not None and output.labels.probabilities
-        probabilities = np.zeros((len(output.segment), *shape), np.float32) if kept else None
+        reading = Reading(self.manifest, plan, self.volume)
         tensors: Tensors = {}
         feeds: Tensors = {}
         for start, stop in plan.blocks():
@@ -105,25 +101,11 @@ class _Run:
             with self._timed("run"):
                 tensors = self.model.run(feeds | facts, self._left())
             with self._timed("postprocess"):
-                postprocess.check(tensors)
-                if labels is not None:
-                    self._take(plan, tensors, labels, (start, stop))
-                if probabilities is not None:
-                    self._keep(plan, tensors, probabilities, (start, stop))
+                reading.take(tensors, start, stop)
         with self._timed("postprocess"):
-            basis = self.manifest.basis
-            found = postprocess.tensor_findings(plan, output.finding, tensors, basis)
-            found += postprocess.segment_findings(plan, self.tally, basis)
-            findings = postprocess.ordered(found)
-        return Answer(
-            findings=findings,
-            labels=labels,
-            segments=output.segments(),
-            seconds=self.seconds,
-            provider=self.model.provider,
-            probabilities=probabilities,
-            saliency=self._saliency(plan, feeds | facts, tensors, findings),
-        )
+            said = reading.answer()
+        heat = self._saliency(plan, feeds | facts, tensors, said.findings)
+        return replace(said, seconds=self.seconds, provider=self.model.provider, saliency=heat)
 
     def _others(self) -> Iterator[preprocess.Plan]:
         """The other inputs on the grid of the primary one."""
@@ -133,50 +115,6 @@ class _Run:
                 yield preprocess.plan(spec, aligned)
             elif not spec.primary:
                 yield preprocess.absent(spec, self.volume)
-
-    def _take(
-        self,
-        plan: preprocess.Plan,
-        tensors: Tensors,
-        labels: NDArray[np.uint8],
-        block: tuple[int, int],
-    ) -> None:
-        """Puts the labels of one run into the image's grid and counts them."""
-        output, (start, stop) = self.manifest.output, block
-        if output.labels is None:
-            return
-        made, sure = postprocess.label_block(
-            output.labels,
-            output.segment,
-            tensors[output.labels.tensor],
-            plan.padded_shape(stop - start),
-        )
-        if sure is not None and output.labels.confidence == "mean":
-            self.tally.add_probabilities(plan.unpadded(made), plan.unpadded(sure))
-        own = plan.back(made, stop - start)
-        plan.oriented(labels)[start:stop] = own
-        values: NDArray[Any] = plan.oriented(self.volume.voxels)[start:stop]
-        self.tally.add(own, values)
-
-    def _keep(
-        self,
-        plan: preprocess.Plan,
-        tensors: Tensors,
-        probabilities: NDArray[np.float32],
-        block: tuple[int, int],
-    ) -> None:
-        """Puts the probabilities of one run into the image's grid."""
-        output, (start, stop) = self.manifest.output, block
-        if output.labels is None:
-            return
-        made = postprocess.probability_block(
-            output.labels,
-            output.segment,
-            tensors[output.labels.tensor],
-            plan.padded_shape(stop - start),
-        )
-        for kept, segment in zip(probabilities, made, strict=True):
-            plan.oriented(kept)[start:stop] = plan.back(segment, stop - start)
 
     def _saliency(
         self, plan: preprocess.Plan, feeds: Tensors, tensors: Tensors, findings: Iterable[Finding]

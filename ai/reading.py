@@ -1,0 +1,105 @@
+"""Reads the tensors of a graph, run by run, and makes the parts of an answer of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai import postprocess
+from ai.manifest import Manifest
+from ai.preprocess import Plan
+from ai.tally import Tally
+from ai.types import Answer, Volume
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class Reading:
+    """What the runs of one graph over one input said so far.
+
+    Args:
+        manifest: Says what the tensors mean.
+        plan: How the primary input was prepared.
+        volume: The primary input.
+    """
+
+    def __init__(self, manifest: Manifest, plan: Plan, volume: Volume) -> None:
+        self._manifest = manifest
+        self._output = manifest.output
+        self._plan = plan
+        self._volume = volume
+        self._tally = Tally(manifest.output)
+        self._last: Tensors = {}
+        shape, spec = volume.voxels.shape, manifest.output.labels
+        self.labels = np.zeros(shape, np.uint8) if spec else None
+        kept = spec is not None and spec.probabilities
+        self.probabilities = (
+            np.zeros((len(self._output.segment), *shape), np.float32) if kept else None
+        )
+
+    def take(self, tensors: Tensors, start: int, stop: int) -> None:
+        """Takes what one run said of slices `start` to `stop` (exclusive) of the oriented grid.
+
+        Raises:
+            InferenceError: It says nothing usable.
+        """
+        postprocess.check(tensors)
+        self._last = tensors
+        spec = self._output.labels
+        if spec is None:
+            return
+        grid = self._plan.padded_shape(stop - start)
+        tensor, segments = tensors[spec.tensor], self._output.segment
+        self.take_labels(
+            *postprocess.label_block(spec, segments, tensor, grid), start=start, stop=stop
+        )
+        if self.probabilities is not None:
+            made = postprocess.probability_block(spec, segments, tensor, grid)
+            for kept, segment in zip(self.probabilities, made, strict=True):
+                self._plan.oriented(kept)[start:stop] = self._plan.back(segment, stop - start)
+
+    def take_labels(
+        self,
+        labels: NDArray[np.uint8],
+        sure: NDArray[np.float32] | None,
+        *,
+        start: int,
+        stop: int,
+    ) -> None:
+        """Takes the labels of slices `start` to `stop` (exclusive) of the oriented grid.
+
+        Args:
+            labels: In the padded model grid.
+            sure: Probability of each voxel's label there, or None where none is defined.
+            start: First slice.
+            stop: Last but one.
+        """
+        spec, plan = self._output.labels, self._plan
+        if spec is None or self.labels is None:
+            return
+        if sure is not None and spec.confidence == "mean":
+            self._tally.add_probabilities(plan.unpadded(labels), plan.unpadded(sure))
+        plan.oriented(self.labels)[start:stop] = plan.back(labels, stop - start)
+
+    def answer(self) -> Answer:
+        """Everything that was said, but what the engine alone knows: times, provider, heat map.
+
+        What needs the whole label volume is done here, after the last run.
+
+        Raises:
+            InferenceError: No usable answer.
+        """
+        basis = self._manifest.basis
+        if self.labels is not None:
+            self._tally.add(self.labels, self._volume.voxels)
+        found = postprocess.tensor_findings(self._plan, self._output.finding, self._last, basis)
+        found += postprocess.segment_findings(self._plan, self._tally, basis)
+        return Answer(
+            findings=postprocess.ordered(found),
+            labels=self.labels,
+            segments=self._output.segments(),
+            probabilities=self.probabilities,
+        )
