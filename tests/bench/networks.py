@@ -2,11 +2,11 @@
 
 ``python -m tests.bench.networks FOLDER`` writes ``densenet/1.0.0`` and ``unet/1.0.0`` below it.
 
-`densenet` has the layers of DenseNet-121 (Huang et al. 2017: growth 32, blocks of 6, 12, 24 and 16)
-for one image of 224 × 224: 7.0 million parameters, 2.8 G multiplications and additions an image.
-`unet` is a 3D U-Net of four levels with 16 to 128 channels, convolutions, instance normalisation and
-leaky units as nnU-Net has them, for patches of 96³. What they answer means nothing: they cost what a
-trained network of their shape costs.
+`densenet` has the layers of DenseNet-121 (Huang et al. 2017: growth 32, blocks of 6, 12, 24 and
+16) for one image of 224 × 224: 7.0 million parameters, 2.8 G multiplications and additions an
+image. `unet` is a 3D U-Net of four levels with 16 to 128 channels, convolutions, instance
+normalisation and leaky units as nnU-Net has them, for patches of 96³. What they answer means
+nothing: they cost what a trained network of their shape costs.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ class _Net:
         self.graph = Graph(name)
         self._random = np.random.default_rng(seed)
 
-    def conv(self, value: str, into: int, out: int, kernel: int, axes: int, step: int = 1) -> str:
-        shape = (out, into, *[kernel] * axes)
+    def conv(self, value: str, into: int, out: int, size: tuple[int, ...], *, step: int = 1) -> str:
+        axes, kernel = len(size), size[0]
+        shape = (out, into, *size)
         weights = self._random.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
         pads = [kernel // 2] * (2 * axes)
         weight = self.graph.array(weights.astype(np.float32))
@@ -141,18 +142,18 @@ def densenet_graph(classes: int = 14) -> bytes:
     """DenseNet-121: ``image`` ``(N, 3, 224, 224)`` → ``logits`` ``(N, classes)``."""
     net = _Net("densenet", 121)
     g = net.graph
-    x = net.norm(net.conv("image", 3, FIRST, 7, 2, step=2), FIRST)
+    x = net.norm(net.conv("image", 3, FIRST, (7, 7), step=2), FIRST)
     x = g.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     channels = FIRST
     for number, layers in enumerate(BLOCKS):
         for _ in range(layers):
-            new = net.conv(net.norm(x, channels), channels, 4 * GROWTH, 1, 2)
-            new = net.conv(net.norm(new, 4 * GROWTH), 4 * GROWTH, GROWTH, 3, 2)
+            new = net.conv(net.norm(x, channels), channels, 4 * GROWTH, (1, 1))
+            new = net.conv(net.norm(new, 4 * GROWTH), 4 * GROWTH, GROWTH, (3, 3))
             x = g.op("Concat", x, new, axis=1)
             channels += GROWTH
         x = net.norm(x, channels)
         if number < len(BLOCKS) - 1:
-            x = net.conv(x, channels, channels // 2, 1, 2)
+            x = net.conv(x, channels, channels // 2, (1, 1))
             channels //= 2
             x = g.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
     x = g.op("Flatten", g.op("GlobalAveragePool", x))
@@ -176,8 +177,8 @@ def unet_graph(classes: int = 5, levels: tuple[int, ...] = LEVELS) -> bytes:
     g = net.graph
 
     def double(value: str, into: int, out: int) -> str:
-        value = net.instance(net.conv(value, into, out, 3, 3), out)
-        return net.instance(net.conv(value, out, out, 3, 3), out)
+        value = net.instance(net.conv(value, into, out, (3, 3, 3)), out)
+        return net.instance(net.conv(value, out, out, (3, 3, 3)), out)
 
     x, into, kept = "image", 1, []
     for out in levels[:-1]:
