@@ -7,14 +7,18 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.sr.coding import Code
+from pydicom.tag import Tag
 from pydicom.valuerep import DS
 
 from ai.types import Volume
@@ -26,6 +30,8 @@ from dicomnode.results.provenance import Provenance, code_item
 _POSITION_TOLERANCE: Final = 0.25
 # The stack of images that have no place in space (PS3.3 C.7.6.16.2.2).
 _STACK: Final = "1"
+# PS3.5 7.5: the head of an item of defined length.
+_ITEM: Final = struct.Struct("<HHI")
 
 
 def check_alignment(volume: Volume, sources: Sequence[Dataset]) -> None:
@@ -145,54 +151,84 @@ def shared_groups(volume: Volume, source: Dataset) -> Dataset:
     return shared
 
 
-def frame_groups(
+def add_frame_groups(
+    result: Dataset,
     volume: Volume,
     sources: Sequence[Dataset],
-    segments: Iterable[int | None] = (None,),
+    segments: Sequence[int | None] = (None,),
     derivation: Code = codes.SEGMENTATION,
-) -> list[Dataset]:
-    """Functional groups of each frame: all slices of the first segment, then of the next.
+) -> None:
+    """Write the functional groups of each frame: all slices of one segment, then of the next.
+
+    They are encoded here, what a slice and what a segment brings once each: the frames of a slice
+    differ in two numbers, and a segmentation may have thousands.
 
     Args:
+        result: Changed in place; for Explicit VR Little Endian.
         volume: Whether frames have a place in space.
         sources: One a slice, in the volume's order.
         segments: Segment number that a run over all slices belongs to, or None.
         derivation: How a frame came of its source (PS3.16 CID 7203).
     """
-    # Elements are shared among frames, since nothing of theirs differs by segment.
-    planes = [list(_plane(volume, source, derivation)) for source in sources]
-    frames = []
+    slices = [
+        (_origin(source, derivation), _content(volume, index, segments), _position(volume, source))
+        for index, source in enumerate(sources)
+    ]
+    frames: list[bytes] = []
     for number in segments:
-        for index, plane in enumerate(planes):
-            frame = Dataset()
-            content = Dataset()
-            if volume.affine is None:
-                content.StackID = _STACK
-                content.InStackPositionNumber = index + 1
-            content.DimensionIndexValues = [index + 1] if number is None else [number, index + 1]
-            frame.FrameContentSequence = [content]
-            for element in plane:
-                frame[element.tag] = element
-            if number is not None:
-                identification = Dataset()
-                identification.ReferencedSegmentNumber = number
-                frame.SegmentIdentificationSequence = [identification]
-            frames.append(frame)
-    return frames
+        segment = b"" if number is None else _segment(number)
+        for index, (origin, content, position) in enumerate(slices):
+            values = (index + 1,) if number is None else (number, index + 1)
+            # Dimension Index Values (UL) are what the frame content ends with.
+            indices = struct.pack(f"<{len(values)}I", *values)
+            frame = b"".join((origin, content[: -len(indices)], indices, position, segment))
+            frames += (_ITEM.pack(0xFFFE, 0xE000, len(frame)), frame)
+    value = b"".join(frames)
+    tag = Tag("PerFrameFunctionalGroupsSequence")
+    result[tag] = RawDataElement(tag, "SQ", len(value), value, 0, False, True)
 
 
-def _plane(volume: Volume, source: Dataset, derivation: Code) -> Iterator[DataElement]:
+def _origin(source: Dataset, derivation: Code) -> bytes:
     image = image_reference(source)
     image.SpatialLocationsPreserved = "YES"
     image.PurposeOfReferenceCodeSequence = [code_item(codes.SOURCE_IMAGE)]
     item = Dataset()
     item.DerivationCodeSequence = [code_item(derivation)]
     item.SourceImageSequence = [image]
-    yield DataElement("DerivationImageSequence", "SQ", [item])
-    if volume.affine is not None:
-        position = Dataset()
-        position.ImagePositionPatient = _decimals(source.ImagePositionPatient)
-        yield DataElement("PlanePositionSequence", "SQ", [position])
+    return _encoded("DerivationImageSequence", item)
+
+
+def _content(volume: Volume, index: int, segments: Sequence[int | None]) -> bytes:
+    content = Dataset()
+    if volume.affine is None:
+        content.StackID = _STACK
+        content.InStackPositionNumber = index + 1
+    content.DimensionIndexValues = [0] if None in segments else [0, 0]
+    return _encoded("FrameContentSequence", content)
+
+
+def _position(volume: Volume, source: Dataset) -> bytes:
+    if volume.affine is None:
+        return b""
+    position = Dataset()
+    position.ImagePositionPatient = _decimals(source.ImagePositionPatient)
+    return _encoded("PlanePositionSequence", position)
+
+
+def _segment(number: int) -> bytes:
+    identification = Dataset()
+    identification.ReferencedSegmentNumber = number
+    return _encoded("SegmentIdentificationSequence", identification)
+
+
+def _encoded(keyword: str, item: Dataset) -> bytes:
+    """A sequence of one item in Explicit VR Little Endian."""
+    dataset = Dataset()
+    setattr(dataset, keyword, [item])
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
 
 
 def _decimals(values: Iterable[Any]) -> list[Any]:

@@ -15,9 +15,9 @@ from dicomnode.results.anatomy import body_part, frame_anatomy
 from dicomnode.results.document import new_result, referenced_series
 from dicomnode.results.multiframe import (
     add_dimensions,
+    add_frame_groups,
     add_image,
     check_alignment,
-    frame_groups,
     shared_groups,
 )
 from dicomnode.results.provenance import Provenance, code_item, plain
@@ -82,9 +82,7 @@ def build_saliency(
     shared.ParametricMapFrameTypeSequence = [frame_type]
     shared.FrameAnatomySequence = [frame_anatomy(sources[0])]
     result.SharedFunctionalGroupsSequence = [shared]
-    result.PerFrameFunctionalGroupsSequence = frame_groups(
-        volume, sources, derivation=codes.UNSPECIFIED_METHOD
-    )
+    add_frame_groups(result, volume, sources, derivation=codes.UNSPECIFIED_METHOD)
     result.NumberOfFrames = len(sources)
     result.FloatPixelData = np.ascontiguousarray(saliency.values, "<f4").tobytes()
     return result

@@ -20,9 +20,9 @@ from dicomnode.results import codes
 from dicomnode.results.document import new_result, referenced_series
 from dicomnode.results.multiframe import (
     add_dimensions,
+    add_frame_groups,
     add_image,
     check_alignment,
-    frame_groups,
     shared_groups,
 )
 from dicomnode.results.provenance import Provenance, algorithm_sequence, plain
@@ -137,7 +137,7 @@ def add_frames(
 ) -> None:
     """Write the functional groups of a segmentation, all slices of one segment after another."""
     result.SharedFunctionalGroupsSequence = [shared_groups(volume, sources[0])]
-    result.PerFrameFunctionalGroupsSequence = frame_groups(volume, sources, segments)
+    add_frame_groups(result, volume, sources, segments)
     result.NumberOfFrames = len(segments) * len(sources)
 
 
