@@ -38,6 +38,8 @@ class JobRequest:
         series: The one that the model's primary input is, or is part of.
         subject: What the model looks at: the Series Instance UID, the SOP Instance UID where each
             image of the series stands by itself, or the Study Instance UID.
+        mode: ``live``, or ``shadow`` for a run whose results are kept and never delivered; the
+            modes do not replace each other's jobs.
         inputs: The instances of each input role, in no particular order.
         settings: Whatever of the settings changes pixels or codes.
     """
@@ -93,6 +95,7 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
     earlier = Job.select().where(
         (Job.subject == request.subject)
         & (Job.route == request.route)
+        & (Job.mode == request.mode)
         & Job.state.in_(_REPLACEABLE)
     )
     for job in list(earlier):
@@ -105,6 +108,7 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
         route=request.route,
         model=request.model,
         model_digest=request.model_digest,
+        mode=request.mode,
         send_to=json.dumps(list(request.send_to)),
         input_instances=json.dumps(
             {role: sorted(row.id for row in rows) for role, rows in request.inputs.items()}
@@ -115,7 +119,12 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
     change.audit(
         "job.queued",
         object=row.label(),
-        detail={"identity": identity, "route": request.route, "model": request.model},
+        detail={
+            "identity": identity,
+            "route": request.route,
+            "model": request.model,
+            "mode": request.mode,
+        },
     )
     return row
 
@@ -161,6 +170,7 @@ def to_withdraw() -> list[Job]:
     pending = newer.select().where(
         (newer.subject == Job.subject)
         & (newer.route == Job.route)
+        & (newer.mode == Job.mode)
         & (newer.id > Job.id)
         & newer.state.in_(["queued", "running", "validating", "failed", "cancelled"])
     )

@@ -139,7 +139,12 @@ def sent_before(job: Job) -> list[Result]:
     """What of the newest earlier bundle on the same subject was sent, if any was."""
     earlier = (
         Job.select()
-        .where((Job.subject == job.subject) & (Job.route == job.route) & (Job.id < job.id))
+        .where(
+            (Job.subject == job.subject)
+            & (Job.route == job.route)
+            & (Job.mode == job.mode)
+            & (Job.id < job.id)
+        )
         .order_by(Job.id.desc())
     )
     for before in earlier:

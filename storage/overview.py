@@ -114,6 +114,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "id": job.id,
         "route": job.route,
         "model": job.model,
+        "mode": job.mode,
         "state": shown_state(job),
         "reason": job.reason,
         "attempt": job.attempt,

@@ -60,6 +60,13 @@ DELIVERY = _table(
     dead="waiting",
     withdrawn="",
 )
+# Where a version of a model stands on this site; its manifest says where it begins.
+MODEL = _table(
+    development="validation production retired",
+    validation="development production retired",
+    production="development retired",
+    retired="validation production",
+)
 # A circuit breaker: closed lets all through, open nothing, half-open one object to try with.
 DESTINATION = _table(**{"closed": "open", "open": "half-open", "half-open": "open closed"})
 
@@ -204,7 +211,8 @@ class Job(Record):
     `input_instances` is the JSON of instance ids by input role. `attempt` only grows and fences
     every write after the claim; `failures` counts attempts that failed and `crashes` those that
     took their process with them, since the last retry by hand. `withdrawal` is the code of a
-    rejection note (PS3.16 CID 7010) that is still to be made for what was sent of it.
+    rejection note (PS3.16 CID 7010) that is still to be made for what was sent of it. `mode` is
+    ``live``, or ``shadow`` where the results are kept and never delivered.
     """
 
     noun = "job"
@@ -234,6 +242,7 @@ class Job(Record):
     finished_at = DoubleField(null=True)
     seconds = TextField(null=True)
     withdrawal = TextField(null=True)
+    mode = TextField(default="live")
 
     class Meta:
         table_name = "job"
@@ -353,6 +362,27 @@ class SeriesAssociation(Record):
         primary_key = CompositeKey("series_instance_uid", "association")
 
 
+class ModelVersion(Record):
+    """Where one version of a model stands; it has a row once a command said so.
+
+    `digest` is that of the package it was said of. `rank` grows with each promotion to production
+    on this site: of several versions in production the one with the highest serves.
+    """
+
+    noun = "model"
+    transitions = MODEL
+
+    reference = TextField(primary_key=True)
+    digest = TextField()
+    state = TextField(default="development")
+    reason = TextField(null=True)
+    rank = IntegerField(default=0)
+    changed_at = DoubleField()
+
+    class Meta:
+        table_name = "model_version"
+
+
 class AuditEvent(Record):
     """One link of the audit chain; see `storage.audit`."""
 
@@ -386,5 +416,6 @@ TABLES: tuple[type[Record], ...] = (
     DestinationKind,
     Rejection,
     SeriesAssociation,
+    ModelVersion,
     AuditEvent,
 )

@@ -26,6 +26,7 @@ from storage.records import (
     Delivery,
     Destination,
     Job,
+    ModelVersion,
     NodeFact,
     Record,
     Series,
@@ -363,6 +364,8 @@ def row_in(ledger: Ledger, table: type[Record], state: str) -> Record:
         jobs.finish(ledger, running, [new_result("x")], {"pacs": ["sr"]}, {})
     if table.noun == "destination":
         Destination.create(name="pacs")
+    if table.noun == "model":
+        ModelVersion.create(reference="m@1.0.0", digest="d", state=state, changed_at=1.0)
     row: Record = table.select().first()
     table.update(state=state).execute()
     return table.get_by_id(row.get_id())  # type: ignore[no-any-return]
