@@ -30,7 +30,7 @@ from dicomnode.listening import listen, listen_when_left
 from dicomnode.net.kept import KeptCertificates
 from dicomnode.recovery import recover
 from dicomnode.state import LOCK_FILE, STATE_FILE, NodeState, last_state
-from storage import jobs, outbox
+from storage import attempts, outbox
 from storage.db import Ledger, open_ledger
 
 log = structlog.get_logger(__name__)
@@ -294,7 +294,7 @@ class Node:
         detail = {"exit_code": code if code is not None else "unknown"}
         try:
             if child.name == "worker":
-                jobs.return_orphans(ledger, crashed=True)
+                attempts.return_orphans(ledger, crashed=True)
                 outbox.return_orphans(ledger)
             self._audit(ledger, "process.died", detail=detail, name=child.name)
         except StorageError as error:

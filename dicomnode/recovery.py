@@ -7,7 +7,7 @@ that their process did not close, and rows that small indexes hold.
 from __future__ import annotations
 
 from config.schema import Settings
-from storage import index, jobs, outbox
+from storage import attempts, index, outbox
 from storage.db import Ledger
 from storage.replay import replay
 from storage.tidy import tidy
@@ -41,7 +41,7 @@ def recover(ledger: Ledger, settings: Settings) -> dict[str, int]:
         "objects_removed": found.removed,
         "unfinished_removed": found.spooled,
         "associations_lost": index.close_lost_associations(ledger),
-        "jobs_returned": jobs.return_orphans(ledger, crashed=False),
+        "jobs_returned": attempts.return_orphans(ledger, crashed=False),
         "deliveries_returned": outbox.return_orphans(ledger),
     }
     # Whoever starts a node has often just mended what deliveries were waiting for.

@@ -1,13 +1,12 @@
-"""The queue of jobs: leased, fenced by the attempt number, never taken."""
+"""Jobs: what identifies one, what it works on, and which newer one takes its place."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from peewee import fn
 
@@ -18,9 +17,8 @@ from storage.outbox import NewResult
 from storage.records import Instance, Job, Result, Series
 
 RESULT_FORMAT = 2  # raised whenever the encoding of results changes
-MAX_CRASHES = 3
-FIRST_RETRY_SECONDS = 2.0
-LONGEST_RETRY_SECONDS = 300.0
+
+Priority = Literal["stat", "routine"]
 
 # A cancelled job is among them: it may be retried by hand, and must not speak after a newer one.
 _REPLACEABLE = ("queued", "running", "validating", "ready", "failed", "cancelled")
@@ -42,6 +40,8 @@ class JobRequest:
             modes do not replace each other's jobs.
         inputs: The instances of each input role, in no particular order.
         settings: Whatever of the settings changes pixels or codes.
+        priority: Whether it runs before others.
+        source: The calling AE title that sent the primary input.
     """
 
     node_id: str
@@ -55,6 +55,8 @@ class JobRequest:
     settings: Mapping[str, Any]
     run_number: int = 0
     mode: str = "live"
+    priority: Priority = "routine"
+    source: str = ""
 
     @property
     def scope(self) -> str:
@@ -115,6 +117,9 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
         ),
         run_number=request.run_number,
         created_at=change.now,
+        queued_at=change.now,
+        priority=request.priority,
+        source=request.source,
     )
     change.audit(
         "job.queued",
@@ -124,6 +129,7 @@ def enqueue(change: Change, request: JobRequest) -> Job | None:
             "route": request.route,
             "model": request.model,
             "mode": request.mode,
+            "priority": request.priority,
         },
     )
     return row
@@ -207,178 +213,6 @@ def withdrawn(
                 "destinations": list(destinations),
             },
         )
-
-
-def claim(ledger: Ledger, owner: str, lease_seconds: float) -> Job | None:
-    """Lease the next job, or None when there is nothing to do now.
-
-    After a crash the suspects (jobs that were running then) run first and one at a time: nothing
-    else begins until what runs has ended and each of them has run alone.
-    """
-    now = time.time()
-    ready = (Job.state == "queued") & (Job.not_before <= now)
-    if not Job.select().where(ready).exists():
-        return None
-    with ledger.transaction() as change:
-        running = Job.select().where(Job.state.in_(["running", "validating"]))
-        if running.where(Job.crashes > 0).exists():
-            return None
-        due = Job.select().where(ready).order_by(Job.id)
-        job: Job | None = due.where(Job.crashes > 0).first()
-        if job is not None and running.exists():
-            return None
-        job = job or due.where(Job.crashes == 0).first()
-        if job is None:
-            return None
-        change.move(
-            job,
-            "running",
-            detail={"attempt": job.attempt + 1},
-            attempt=job.attempt + 1,
-            owner=owner,
-            lease_until=change.now + lease_seconds,
-            started_at=change.now,
-        )
-        return job
-
-
-def extend_leases(ledger: Ledger, owner: str, lease_seconds: float) -> None:
-    """Push the leases of everything this owner runs further out."""
-    with ledger.transaction() as change:
-        Job.update(lease_until=change.now + lease_seconds).where(
-            (Job.owner == owner) & Job.state.in_(["running", "validating"])
-        ).execute()
-
-
-def return_orphans(ledger: Ledger, *, crashed: bool, owner: str | None = None) -> int:
-    """Put jobs of a process that is gone back into the queue; gives how many.
-
-    Args:
-        ledger: The database.
-        crashed: Their process died by itself, so each is a suspect; not so when the whole node
-            was stopped.
-        owner: Only jobs of this owner; None for all.
-    """
-    query = Job.select().where(Job.state.in_(["running", "validating"]))
-    if owner is not None:
-        query = query.where(Job.owner == owner)
-    return _return(ledger, query, crashed)
-
-
-def return_expired(ledger: Ledger) -> int:
-    """Put jobs whose lease ran out back into the queue; gives how many."""
-    query = Job.select().where(
-        Job.state.in_(["running", "validating"]) & (Job.lease_until < time.time())
-    )
-    return _return(ledger, query, crashed=True) if query.exists() else 0
-
-
-def _return(ledger: Ledger, query: Any, crashed: bool) -> int:
-    with ledger.transaction() as change:
-        jobs = list(query)
-        for job in jobs:
-            crashes = job.crashes + (1 if crashed else 0)
-            if crashes >= MAX_CRASHES:
-                reason = f"dead letter: its process died {crashes} times"
-                change.move(job, "failed", reason=reason, crashes=crashes, owner=None)
-            else:
-                reason = "its process died" if crashed else "the node was stopped"
-                change.move(job, "queued", reason=reason, crashes=crashes, owner=None)
-        return len(jobs)
-
-
-def start_validating(ledger: Ledger, job: Job) -> None:
-    """The model has answered and the objects are being proved."""
-    with ledger.transaction() as change:
-        change.move(job, "validating")
-
-
-def finish(
-    ledger: Ledger,
-    job: Job,
-    results: Sequence[NewResult],
-    destinations: Mapping[str, Sequence[str]],
-    seconds: Mapping[str, float],
-) -> None:
-    """Make a job ready with its results and queue their deliveries, all at once.
-
-    Args:
-        ledger: The database.
-        job: In state validating.
-        results: The proved objects, durably stored.
-        destinations: Kinds of result each destination is sent, by its name.
-        seconds: Time by stage.
-    """
-    with ledger.transaction() as change:
-        rows = outbox.add_results(change, job, results)
-        outbox.add_deliveries(change, rows, destinations)
-        change.move(
-            job,
-            "ready",
-            detail={"results": [[row.kind, row.sop_instance_uid, row.digest] for row in rows]},
-            owner=None,
-            finished_at=change.now,
-            seconds=json.dumps(dict(seconds)),
-        )
-
-
-def fail(
-    ledger: Ledger, job: Job, reason: str, *, max_attempts: int, retry: bool, jitter: float
-) -> None:
-    """Note a failed attempt: back to the queue with a growing delay, or failed for good.
-
-    Args:
-        ledger: The database.
-        job: Running or validating.
-        reason: A sentence without patient identifiers.
-        max_attempts: Attempts before the job has failed.
-        retry: False where another attempt cannot help.
-        jitter: In [0, 1), spreads the delay over its upper half.
-    """
-    with ledger.transaction() as change:
-        failures = job.failures + 1
-        if retry and failures < max_attempts:
-            delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (failures - 1))
-            later = change.now + delay * (0.5 + jitter / 2)
-            change.move(
-                job, "queued", reason=reason, owner=None, not_before=later, failures=failures
-            )
-        else:
-            change.move(
-                job,
-                "failed",
-                reason=reason,
-                owner=None,
-                finished_at=change.now,
-                failures=failures,
-            )
-
-
-def try_all_now(ledger: Ledger) -> None:
-    """Let whatever waits for its next attempt be run at once."""
-    with ledger.transaction():
-        Job.update(not_before=0.0).where((Job.state == "queued") & (Job.not_before > 0.0)).execute()
-
-
-def retry(ledger: Ledger, job: Job, actor: str) -> None:
-    """Queue a failed or cancelled job again, by hand."""
-    with ledger.transaction() as change:
-        change.move(
-            job,
-            "queued",
-            reason="retried by hand",
-            actor=actor,
-            failures=0,
-            crashes=0,
-            not_before=0.0,
-            finished_at=None,
-        )
-
-
-def cancel(ledger: Ledger, job: Job, actor: str) -> None:
-    """Cancel a job that is not done yet, by hand."""
-    with ledger.transaction() as change:
-        change.move(job, "cancelled", reason="cancelled by hand", actor=actor, owner=None)
 
 
 def inputs_of(job: Job) -> dict[str, list[Instance]]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config.errors import StaleStateError
-from storage import breaker
+from storage.backoff import Backoff
+from storage.breaker import DESTINATIONS
 from storage.db import Change, Ledger
 from storage.records import Delivery, DestinationKind, Job, Result
 
@@ -15,26 +16,17 @@ DAY_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)
-class Patience:
+class Patience(Backoff):
     """How a destination is tried again, and when no more.
 
     Attributes:
-        first: Delay after the first failure in seconds; it doubles with each.
-        longest: Longest delay in seconds.
         give_up_days: Age from which a delivery is given up; 0 never.
         give_up_failures: Failures the destination answers to one object before it is given up;
             0 never.
     """
 
-    first: float = 60.0
-    longest: float = 3600.0
     give_up_days: float = 0.0
     give_up_failures: int = 0
-
-    def delay(self, failures: int, jitter: float) -> float:
-        """Seconds after that many failures; `jitter` in [0, 1) spreads the upper half."""
-        grown = min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
-        return grown * (0.5 + jitter / 2)
 
     def is_spent(self, age_seconds: float, failures: int) -> bool:
         """Whether a delivery that waited and failed so often is to be given up."""
@@ -166,7 +158,7 @@ def destinations_due() -> list[str]:
         .distinct()
         .tuples()
     )
-    return sorted(name for (name,) in query if breaker.lets_through(name, now))
+    return sorted(name for (name,) in query if DESTINATIONS.lets_through(name, now))
 
 
 def claim(ledger: Ledger, destination: str, limit: int) -> list[Delivery]:
@@ -179,7 +171,7 @@ def claim(ledger: Ledger, destination: str, limit: int) -> list[Delivery]:
     now = time.time()
     due = Delivery.status.is_null() | (Delivery.not_before <= now)
     with ledger.transaction() as change:
-        limit = breaker.begin(change, destination, limit)
+        limit = DESTINATIONS.begin(change, destination, limit)
         waiting = (
             Delivery.select()
             .where((Delivery.destination == destination) & (Delivery.state == "waiting") & due)
@@ -347,9 +339,9 @@ def destination_failed(
         jitter: In [0, 1), spreads the delay over its upper half.
     """
     with ledger.transaction() as change:
-        failures = breaker.failures_of(destination) + 1
+        failures = DESTINATIONS.failures_of(destination) + 1
         later = change.now + patience.delay(failures, jitter)
-        breaker.failed(change, destination, reason, later)
+        DESTINATIONS.failed(change, destination, reason, later)
         for row in rows:
             change.move(row, "waiting", reason=reason, status=None, not_before=later)
         waiting = (Delivery.destination == destination) & (Delivery.state == "waiting")
@@ -360,9 +352,16 @@ def destination_failed(
 
 def destination_answered(ledger: Ledger, destination: str) -> None:
     """An association took its course: the destination is there."""
-    if breaker.failures_of(destination):
-        with ledger.transaction() as change:
-            breaker.succeeded(change, destination)
+    if not DESTINATIONS.failures_of(destination):
+        return
+    with ledger.transaction() as change:
+        if DESTINATIONS.succeeded(change, destination):
+            # Those that wait for an answer of their own wait on.
+            Delivery.update(not_before=0.0).where(
+                (Delivery.destination == destination)
+                & (Delivery.state == "waiting")
+                & Delivery.status.is_null()
+            ).execute()
 
 
 def _give_up(change: Change, row: Delivery, reason: str, status: int | None) -> None:
@@ -395,7 +394,7 @@ def try_all_now(ledger: Ledger) -> None:
         Delivery.update(not_before=0.0).where(
             (Delivery.state == "waiting") & (Delivery.not_before > 0.0)
         ).execute()
-        breaker.try_all_now()
+        DESTINATIONS.try_all_now()
 
 
 def retry(ledger: Ledger, row: Delivery, actor: str) -> None:
@@ -410,4 +409,4 @@ def retry(ledger: Ledger, row: Delivery, actor: str) -> None:
             failures=0,
             since=change.now,
         )
-        breaker.try_now(row.destination)
+        DESTINATIONS.try_now(row.destination)

@@ -11,10 +11,12 @@ from peewee import fn
 from storage.db import Ledger
 from storage.records import (
     Association,
+    CircuitBreaker,
     Delivery,
     Destination,
     Instance,
     Job,
+    ModelBreaker,
     NodeFact,
     Record,
     Result,
@@ -103,9 +105,18 @@ def _quality(series: Series) -> list[dict[str, Any]]:
     return [{"subject": unit["subject"], **unit["quality"]} for unit in units]
 
 
-def jobs(limit: int = 100) -> list[dict[str, Any]]:
-    """The newest jobs."""
-    return [job_row(job) for job in Job.select().order_by(Job.id.desc()).limit(limit)]
+def jobs(limit: int = 100, **wanted: str | None) -> list[dict[str, Any]]:
+    """The newest jobs.
+
+    Args:
+        limit: Most that are given.
+        wanted: What a job must be, by column: its `state`, say.
+    """
+    query = Job.select().order_by(Job.id.desc()).limit(limit)
+    for column, value in wanted.items():
+        if value is not None:
+            query = query.where(getattr(Job, column) == value)
+    return [job_row(job) for job in query]
 
 
 def job_row(job: Job) -> dict[str, Any]:
@@ -118,7 +129,11 @@ def job_row(job: Job) -> dict[str, Any]:
         "state": shown_state(job),
         "reason": job.reason,
         "attempt": job.attempt,
+        "failures": job.failures,
         "crashes": job.crashes,
+        "priority": job.priority,
+        "source": job.source,
+        "not_before": job.not_before,
         "identity": job.identity,
         "series_instance_uid": job.series_instance_uid,
         "study_instance_uid": job.study_instance_uid,
@@ -170,6 +185,15 @@ def deliveries(limit: int = 100) -> list[dict[str, Any]]:
 
 def destinations() -> dict[str, dict[str, Any]]:
     """The circuit breaker of each destination that ever failed, by its name."""
+    return _breakers(Destination)
+
+
+def models() -> dict[str, dict[str, Any]]:
+    """The circuit breaker of each model that ever failed, by ``name@version``."""
+    return _breakers(ModelBreaker)
+
+
+def _breakers(table: type[CircuitBreaker]) -> dict[str, dict[str, Any]]:
     return {
         row.name: {
             "state": row.state,
@@ -177,5 +201,5 @@ def destinations() -> dict[str, dict[str, Any]]:
             "retry_at": row.retry_at,
             "reason": row.reason,
         }
-        for row in Destination.select()
+        for row in table.select()
     }

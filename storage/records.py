@@ -67,8 +67,8 @@ MODEL = _table(
     production="development retired",
     retired="validation production",
 )
-# A circuit breaker: closed lets all through, open nothing, half-open one object to try with.
-DESTINATION = _table(**{"closed": "open", "open": "half-open", "half-open": "open closed"})
+# A circuit breaker: closed lets all through, open nothing, half-open one thing to try with.
+BREAKER = _table(**{"closed": "open", "open": "half-open", "half-open": "open closed"})
 
 
 class Record(Model):
@@ -210,7 +210,9 @@ class Job(Record):
 
     `input_instances` is the JSON of instance ids by input role. `attempt` only grows and fences
     every write after the claim; `failures` counts attempts that failed and `crashes` those that
-    took their process with them, since the last retry by hand. `withdrawal` is the code of a
+    took their process with them, since the last retry by hand. `priority` is ``stat`` or
+    ``routine``, `source` the calling AE title that sent the primary input, `queued_at` since when
+    it waits, or waited, for its turn. `withdrawal` is the code of a
     rejection note (PS3.16 CID 7010) that is still to be made for what was sent of it. `mode` is
     ``live``, or ``shadow`` where the results are kept and never delivered.
     """
@@ -243,10 +245,17 @@ class Job(Record):
     seconds = TextField(null=True)
     withdrawal = TextField(null=True)
     mode = TextField(default="live")
+    priority = TextField(default="routine")
+    source = TextField(default="")
+    queued_at = DoubleField()
 
     class Meta:
         table_name = "job"
-        indexes = ((("state", "crashes"), False),)
+        indexes = (
+            (("state", "crashes"), False),
+            (("source", "started_at"), False),
+            (("priority", "started_at"), False),
+        )
 
 
 Job.add_index(Job.id, where=Job.withdrawal.is_null(False), name="job_withdrawal")
@@ -305,15 +314,13 @@ class Delivery(Record):
         indexes = ((("result", "destination"), True), (("state", "destination"), False))
 
 
-class Destination(Record):
-    """The circuit breaker of one destination; it has a row once it failed.
+class CircuitBreaker(Record):
+    """The columns of every circuit breaker; what never failed has no row.
 
-    `failures` counts associations in a row that did not come about or broke; nothing is sent
-    before `retry_at`.
+    `failures` counts failures in a row; while it is open nothing is tried before `retry_at`.
     """
 
-    noun = "destination"
-    transitions = DESTINATION
+    transitions = BREAKER
 
     name = TextField(primary_key=True)
     state = TextField(default="closed")
@@ -321,8 +328,23 @@ class Destination(Record):
     failures = IntegerField(default=0)
     retry_at = DoubleField(default=0.0)
 
+
+class Destination(CircuitBreaker):
+    """The breaker of one destination: counts associations that did not come about or broke."""
+
+    noun = "destination"
+
     class Meta:
         table_name = "destination"
+
+
+class ModelBreaker(CircuitBreaker):
+    """The breaker of one model, ``name@version``: counts jobs that failed by its fault."""
+
+    noun = "model_breaker"
+
+    class Meta:
+        table_name = "model_breaker"
 
 
 class DestinationKind(Record):
@@ -414,6 +436,7 @@ TABLES: tuple[type[Record], ...] = (
     Delivery,
     Destination,
     DestinationKind,
+    ModelBreaker,
     Rejection,
     SeriesAssociation,
     ModelVersion,

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from storage import index, jobs, outbox
+from storage import attempts, dispatch, index, jobs, outbox
 from storage.db import FILE_NAME, Ledger, open_ledger
 from storage.index import Arrival, Indexed
 from storage.jobs import JobRequest
@@ -124,12 +124,12 @@ def ready_job(
     destinations: Sequence[str] = ("pacs",),
 ) -> list[Delivery]:
     """Run a queued job to its end; gives its deliveries."""
-    running = jobs.claim(ledger, "w", 60)
+    running = dispatch.claim(ledger, "w", 60)
     assert running is not None
     assert running.id == job.id
-    jobs.start_validating(ledger, running)
+    attempts.start_validating(ledger, running)
     results = [new_result(f"{job.id}-{kind}", kind) for kind in kinds]
-    jobs.finish(ledger, running, results, dict.fromkeys(destinations, kinds), {"run": 1.0})
+    attempts.finish(ledger, running, results, dict.fromkeys(destinations, kinds), {"run": 1.0})
     return list(Delivery.select().where(Delivery.result.in_(jobs.results_of(running))))
 
 
@@ -155,7 +155,7 @@ def append_events(data_dir: Path, name: str, count: int, out: Connection) -> Non
 def claim_jobs(data_dir: Path, name: str, count: int, out: Connection) -> None:
     ledger = open_ledger(data_dir)
     claimed: list[int] = []
-    while (job := jobs.claim(ledger, name, 60)) is not None:
+    while (job := dispatch.claim(ledger, name, 60)) is not None:
         claimed.append(job.id)
     out.send(claimed)
 

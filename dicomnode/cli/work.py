@@ -186,14 +186,14 @@ def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) 
 @jobs_app.command("retry")
 def retry_job(number: JobId, config: ConfigFile = None) -> None:
     """Queue a failed or cancelled job again."""
-    from storage import jobs as queue  # noqa: PLC0415
+    from storage import attempts  # noqa: PLC0415
     from storage.nudge import nudge  # noqa: PLC0415
 
     _, ledger = open_data(config)
     job = _job(number)
     if job.state not in ("failed", "cancelled"):
         raise UsageError(f"job {number} is {job.state}; only failed and cancelled ones are retried")
-    queue.retry(ledger, job, operator())
+    attempts.retry(ledger, job, operator())
     nudge(ledger.data_dir, "worker")
     say(f"Job {number} is queued again.")
 
@@ -201,13 +201,13 @@ def retry_job(number: JobId, config: ConfigFile = None) -> None:
 @jobs_app.command("cancel")
 def cancel_job(number: JobId, config: ConfigFile = None) -> None:
     """Cancel a job that is not done."""
-    from storage import jobs as queue  # noqa: PLC0415
+    from storage import attempts  # noqa: PLC0415
 
     _, ledger = open_data(config)
     job = _job(number)
     if job.state not in ("queued", "running", "validating"):
         raise UsageError(f"job {number} is {job.state}; only open jobs are cancelled")
-    queue.cancel(ledger, job, operator())
+    attempts.cancel(ledger, job, operator())
     say(f"Job {number} is cancelled.")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from storage import jobs, outbox
+from storage import attempts, outbox
 from storage.db import Ledger
 
 log = structlog.get_logger(__name__)
@@ -78,7 +78,7 @@ class ClockWatch:
         if not back:
             return
         log.warning("clock.set_back", seconds=round(back, 1))
-        jobs.try_all_now(ledger)
+        attempts.try_all_now(ledger)
         outbox.try_all_now(ledger)
         with ledger.transaction() as change:
             change.audit("clock.set_back", object="process:worker", detail={"seconds": int(back)})

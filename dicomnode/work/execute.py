@@ -21,7 +21,7 @@ from dicomnode.series.decode import Decoder
 from dicomnode.work.corrections import predecessors_of
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
 from dicomnode.work.switches import node_id
-from storage import jobs, outbox
+from storage import attempts, jobs, outbox
 from storage.db import Ledger
 from storage.nudge import nudge
 from storage.objects import ObjectStore
@@ -123,7 +123,7 @@ class Executor:
             predecessors=predecessors_of(self._store, job),
             decoder=self._decoder,
             deadline_seconds=self._settings.models.job_seconds or None,
-            on_proving=lambda: jobs.start_validating(self._ledger, job),
+            on_proving=lambda: attempts.start_validating(self._ledger, job),
         )
         self._keep(job, analysis)
         log.info("job.ready", job=job.id, model=job.model, seconds=dict(analysis.seconds))
@@ -146,7 +146,7 @@ class Executor:
         keys = [result.object_key for result in results]
         try:
             wanted = self._wanted(json.loads(job.send_to))
-            jobs.finish(self._ledger, job, results, wanted, analysis.seconds)
+            attempts.finish(self._ledger, job, results, wanted, analysis.seconds)
         except StaleStateError:
             # Somebody else decided about the job meanwhile: these objects belong to nothing.
             for key in keys:

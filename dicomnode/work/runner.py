@@ -20,7 +20,7 @@ from config.schema import Settings
 from dicomnode.work.borders import reported
 from dicomnode.work.execute import Executor
 from dicomnode.work.switches import is_paused
-from storage import jobs
+from storage import attempts, dispatch
 from storage.db import Ledger, process_name
 from storage.records import Job
 
@@ -75,7 +75,7 @@ class JobRunner:
         """Run the next job to its end, if there is one to run now."""
         if is_paused():
             return False
-        job = jobs.claim(self._ledger, self.owner, LEASE_SECONDS)
+        job = dispatch.claim(self._ledger, self.owner, LEASE_SECONDS)
         if job is None:
             return False
         try:
@@ -95,12 +95,12 @@ class JobRunner:
         """Extend the leases of what runs until the worker ends."""
         while not self._stopping.wait(LEASE_SECONDS / 4):
             with reported("extending leases"):
-                jobs.extend_leases(self._ledger, self.owner, LEASE_SECONDS)
+                attempts.extend_leases(self._ledger, self.owner, LEASE_SECONDS)
 
     def _failed(self, job: Job, reason: str, *, retry: bool) -> None:
         log.warning("job.failed", job=job.id, model=job.model, why=reason, attempt=job.attempt)
         with contextlib.suppress(StaleStateError):
-            jobs.fail(
+            attempts.fail(
                 self._ledger,
                 job,
                 reason,

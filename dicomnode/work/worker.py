@@ -21,7 +21,7 @@ from dicomnode.work.models import make_engine, make_registry
 from dicomnode.work.runner import JobRunner
 from dicomnode.work.scrubbing import scrub_until
 from dicomnode.work.switches import node_id
-from storage import jobs
+from storage import attempts
 from storage.db import open_ledger
 from storage.nudge import Nudged
 from storage.objects import ObjectStore
@@ -96,7 +96,7 @@ class Worker:
             self._clock.look(self.ledger)
         with reported("assembling"):
             queued, again = self._assembler.step()
-            if queued or jobs.return_expired(self.ledger):
+            if queued or attempts.return_expired(self.ledger):
                 self.runner.wake()
         with reported("withdrawing results"):
             withdraw_superseded(self.ledger, self.store, self.settings)

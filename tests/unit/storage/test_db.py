@@ -18,13 +18,13 @@ import pytest
 from peewee import SqliteDatabase
 
 from config.errors import DatabaseVersionError, StaleStateError, StorageError
-from storage import audit, db, index, jobs, overview
+from storage import attempts, audit, db, dispatch, index, overview
 from storage.db import FAILURES, FILE_NAME, Change, Ledger, open_ledger
 from storage.records import (
     TABLES,
     AuditEvent,
+    CircuitBreaker,
     Delivery,
-    Destination,
     Job,
     ModelVersion,
     NodeFact,
@@ -358,12 +358,12 @@ def row_in(ledger: Ledger, table: type[Record], state: str) -> Record:
     job = enqueue(ledger, series)
     assert job is not None
     if table.noun == "delivery":
-        running = jobs.claim(ledger, "w", 60)
+        running = dispatch.claim(ledger, "w", 60)
         assert running is not None
-        jobs.start_validating(ledger, running)
-        jobs.finish(ledger, running, [new_result("x")], {"pacs": ["sr"]}, {})
-    if table.noun == "destination":
-        Destination.create(name="pacs")
+        attempts.start_validating(ledger, running)
+        attempts.finish(ledger, running, [new_result("x")], {"pacs": ["sr"]}, {})
+    if issubclass(table, CircuitBreaker):
+        table.create(name="guarded")
     if table.noun == "model":
         ModelVersion.create(reference="m@1.0.0", digest="d", state=state, changed_at=1.0)
     row: Record = table.select().first()

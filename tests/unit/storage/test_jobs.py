@@ -9,9 +9,9 @@ from itertools import chain
 import pytest
 
 from config.errors import StaleStateError, StorageError
-from storage import audit, jobs, overview
+from storage import attempts, audit, dispatch, jobs, overview
+from storage.attempts import BACKOFF, MAX_CRASHES
 from storage.db import Ledger
-from storage.jobs import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, MAX_CRASHES
 from storage.records import Delivery, Job, Result
 from tests.storage_rows import (
     a_series,
@@ -25,7 +25,7 @@ from tests.storage_rows import (
 
 
 def claimed(ledger: Ledger, owner: str = "w") -> Job:
-    job = jobs.claim(ledger, owner, 60)
+    job = dispatch.claim(ledger, owner, 60)
     assert job is not None
     return job
 
@@ -55,7 +55,7 @@ def test_inputs_come_back_however_many(ledger: Ledger) -> None:
 def test_jobs_are_claimed_first_in_first_out(ledger: Ledger) -> None:
     queued = some_jobs(ledger, 4)
     assert [claimed(ledger).id for _ in queued] == [job.id for job in queued]
-    assert jobs.claim(ledger, "w", 60) is None
+    assert dispatch.claim(ledger, "w", 60) is None
 
 
 def test_a_claim_is_a_lease_with_a_raised_attempt(ledger: Ledger) -> None:
@@ -73,7 +73,7 @@ def test_threads_that_claim_at_once_get_each_job_once(ledger: Ledger) -> None:
 
     def work() -> None:
         start.wait()
-        while (job := jobs.claim(ledger, threading.current_thread().name, 60)) is not None:
+        while (job := dispatch.claim(ledger, threading.current_thread().name, 60)) is not None:
             taken.append(job.id)
         ledger.close()
 
@@ -98,25 +98,25 @@ def test_a_stale_attempt_may_write_nothing(ledger: Ledger) -> None:
     some_jobs(ledger, 1)
     old = claimed(ledger, "old")
     validating = again(old)
-    jobs.start_validating(ledger, validating)
-    assert jobs.return_orphans(ledger, crashed=False) == 1
+    attempts.start_validating(ledger, validating)
+    assert attempts.return_orphans(ledger, crashed=False) == 1
     new = claimed(ledger, "new")
     assert new.id == old.id
     for attempt in (old, validating):
         with pytest.raises(StorageError):
-            jobs.start_validating(ledger, attempt)
+            attempts.start_validating(ledger, attempt)
         with pytest.raises(StaleStateError):
-            jobs.fail(ledger, attempt, "late", max_attempts=3, retry=True, jitter=0)
+            attempts.fail(ledger, attempt, "late", max_attempts=3, retry=True, jitter=0)
         with pytest.raises(StorageError):
-            jobs.finish(ledger, attempt, [new_result("x")], {"pacs": ["sr"]}, {})
+            attempts.finish(ledger, attempt, [new_result("x")], {"pacs": ["sr"]}, {})
     assert not Result.select().exists()
     assert not Delivery.select().exists()
     assert (again(new).state, again(new).attempt, again(new).owner) == ("running", 2, "new")
     # Though it is in the same state, it is not the same attempt.
-    jobs.start_validating(ledger, new)
+    attempts.start_validating(ledger, new)
     with pytest.raises(StaleStateError):
-        jobs.finish(ledger, validating, [new_result("x")], {"pacs": ["sr"]}, {})
-    jobs.finish(ledger, new, [new_result("x")], {"pacs": ["sr"]}, {})
+        attempts.finish(ledger, validating, [new_result("x")], {"pacs": ["sr"]}, {})
+    attempts.finish(ledger, new, [new_result("x")], {"pacs": ["sr"]}, {})
     assert again(new).state == "ready"
 
 
@@ -143,17 +143,17 @@ def test_a_failing_job_comes_back_ever_later_and_then_stays_failed(ledger: Ledge
     for _ in range(11):
         job = claimed(ledger)
         before = time.time()
-        jobs.fail(ledger, job, "no", max_attempts=12, retry=True, jitter=0.0)
+        attempts.fail(ledger, job, "no", max_attempts=12, retry=True, jitter=0.0)
         delays.append(again(job).not_before - before)
-        assert jobs.claim(ledger, "w", 60) is None
+        assert dispatch.claim(ledger, "w", 60) is None
         Job.update(not_before=0.0).execute()
-    wanted = [min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**n) / 2 for n in range(11)]
+    wanted = [min(BACKOFF.longest, BACKOFF.first * 2**n) / 2 for n in range(11)]
     assert delays == pytest.approx(wanted, abs=0.5)
     job = claimed(ledger)
-    jobs.fail(ledger, job, "no more", max_attempts=12, retry=True, jitter=0.0)
+    attempts.fail(ledger, job, "no more", max_attempts=12, retry=True, jitter=0.0)
     row = again(job)
     assert (row.state, row.reason, row.failures, row.owner) == ("failed", "no more", 12, None)
-    assert jobs.claim(ledger, "w", 60) is None
+    assert dispatch.claim(ledger, "w", 60) is None
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5, 0.999])
@@ -161,14 +161,14 @@ def test_jitter_spreads_a_delay_over_its_upper_half(ledger: Ledger, jitter: floa
     some_jobs(ledger, 1)
     job = claimed(ledger)
     before = time.time()
-    jobs.fail(ledger, job, "no", max_attempts=3, retry=True, jitter=jitter)
+    attempts.fail(ledger, job, "no", max_attempts=3, retry=True, jitter=jitter)
     assert again(job).not_before - before == pytest.approx(1.0 + jitter, abs=0.5)
 
 
 def test_what_another_attempt_cannot_help_fails_at_once(ledger: Ledger) -> None:
     some_jobs(ledger, 1)
     job = claimed(ledger)
-    jobs.fail(ledger, job, "a gap", max_attempts=3, retry=False, jitter=0.0)
+    attempts.fail(ledger, job, "a gap", max_attempts=3, retry=False, jitter=0.0)
     assert (again(job).state, again(job).failures) == ("failed", 1)
 
 
@@ -176,8 +176,8 @@ def test_what_another_attempt_cannot_help_fails_at_once(ledger: Ledger) -> None:
 def test_a_failed_job_runs_again_when_told_to(ledger: Ledger) -> None:
     some_jobs(ledger, 1)
     job = claimed(ledger)
-    jobs.fail(ledger, job, "no", max_attempts=1, retry=True, jitter=0.0)
-    jobs.retry(ledger, job, "admin")
+    attempts.fail(ledger, job, "no", max_attempts=1, retry=True, jitter=0.0)
+    attempts.retry(ledger, job, "admin")
     row = again(job)
     assert (row.state, row.failures, row.crashes, row.not_before) == ("queued", 0, 0, 0.0)
     assert list(audit.events())[-1]["actor"] == "admin"
@@ -188,13 +188,13 @@ def test_three_crashes_make_a_dead_letter(ledger: Ledger) -> None:
     (job,) = some_jobs(ledger, 1)
     for crash in range(1, MAX_CRASHES + 1):
         claimed(ledger)
-        assert jobs.return_orphans(ledger, crashed=True) == 1
+        assert attempts.return_orphans(ledger, crashed=True) == 1
         assert again(job).crashes == crash
     row = again(job)
     assert row.state == "failed"
     assert row.reason == "dead letter: its process died 3 times"
-    assert jobs.claim(ledger, "w", 60) is None
-    jobs.retry(ledger, row, "admin")
+    assert dispatch.claim(ledger, "w", 60) is None
+    attempts.retry(ledger, row, "admin")
     assert claimed(ledger).crashes == 0
 
 
@@ -202,14 +202,14 @@ def test_a_stopped_node_costs_no_attempt_towards_the_dead_letter(ledger: Ledger)
     (job,) = some_jobs(ledger, 1)
     for _ in range(5):
         claimed(ledger)
-        assert jobs.return_orphans(ledger, crashed=False) == 1
+        assert attempts.return_orphans(ledger, crashed=False) == 1
     assert (again(job).state, again(job).crashes, again(job).failures) == ("queued", 0, 0)
 
 
 def test_orphans_of_one_owner_leave_the_jobs_of_others(ledger: Ledger) -> None:
     some_jobs(ledger, 2)
     mine, other = claimed(ledger, "mine"), claimed(ledger, "other")
-    assert jobs.return_orphans(ledger, crashed=True, owner="mine") == 1
+    assert attempts.return_orphans(ledger, crashed=True, owner="mine") == 1
     assert (again(mine).state, again(other).state) == ("queued", "running")
 
 
@@ -218,26 +218,26 @@ def test_suspects_run_alone_and_before_the_others(ledger: Ledger) -> None:
     claimed(ledger, "dies")
     claimed(ledger, "dies")
     healthy = claimed(ledger, "lives")
-    assert jobs.return_orphans(ledger, crashed=True, owner="dies") == 2
+    assert attempts.return_orphans(ledger, crashed=True, owner="dies") == 2
     # What runs is let to its end; nothing new starts, or suspects would wait for ever.
-    assert jobs.claim(ledger, "w", 60) is None
+    assert dispatch.claim(ledger, "w", 60) is None
     assert healthy.id == third.id
-    jobs.fail(ledger, healthy, "no", max_attempts=1, retry=False, jitter=0)
+    attempts.fail(ledger, healthy, "no", max_attempts=1, retry=False, jitter=0)
     for suspect in (first, second):
         running = claimed(ledger)
         assert running.id == suspect.id
-        assert jobs.claim(ledger, "w", 60) is None
-        jobs.start_validating(ledger, running)
-        assert jobs.claim(ledger, "w", 60) is None
-        jobs.finish(ledger, running, [], {}, {})
+        assert dispatch.claim(ledger, "w", 60) is None
+        attempts.start_validating(ledger, running)
+        assert dispatch.claim(ledger, "w", 60) is None
+        attempts.finish(ledger, running, [], {}, {})
     assert claimed(ledger).id == fourth.id
 
 
 def test_a_suspect_that_waits_for_its_next_attempt_holds_nobody_up(ledger: Ledger) -> None:
     suspect, other = some_jobs(ledger, 2)
     claimed(ledger)
-    jobs.return_orphans(ledger, crashed=True)
-    jobs.fail(ledger, claimed(ledger), "no", max_attempts=3, retry=True, jitter=0)
+    attempts.return_orphans(ledger, crashed=True)
+    attempts.fail(ledger, claimed(ledger), "no", max_attempts=3, retry=True, jitter=0)
     assert again(suspect).state == "queued"
     assert claimed(ledger).id == other.id
 
@@ -245,10 +245,10 @@ def test_a_suspect_that_waits_for_its_next_attempt_holds_nobody_up(ledger: Ledge
 def test_a_lease_that_runs_out_puts_the_job_back(ledger: Ledger) -> None:
     some_jobs(ledger, 2)
     slow, kept = claimed(ledger, "slow"), claimed(ledger, "kept")
-    assert jobs.return_expired(ledger) == 0
+    assert attempts.return_expired(ledger) == 0
     Job.update(lease_until=time.time() - 1).execute()
-    jobs.extend_leases(ledger, "kept", 60)
-    assert jobs.return_expired(ledger) == 1
+    attempts.extend_leases(ledger, "kept", 60)
+    assert attempts.return_expired(ledger) == 1
     assert (again(slow).state, again(slow).crashes) == ("queued", 1)
     assert again(kept).state == "running"
     assert again(kept).lease_until > time.time() + 50
@@ -260,13 +260,13 @@ def test_a_job_that_is_not_done_can_be_cancelled(ledger: Ledger, state: str) -> 
     if state != "queued":
         job = claimed(ledger)
     if state == "validating":
-        jobs.start_validating(ledger, job)
-    jobs.cancel(ledger, again(job), "admin")
+        attempts.start_validating(ledger, job)
+    attempts.cancel(ledger, again(job), "admin")
     assert again(job).state == "cancelled"
     if state != "queued":
         with pytest.raises(StaleStateError):
-            jobs.fail(ledger, job, "no", max_attempts=3, retry=True, jitter=0)
-    jobs.retry(ledger, again(job), "admin")
+            attempts.fail(ledger, job, "no", max_attempts=3, retry=True, jitter=0)
+    attempts.retry(ledger, again(job), "admin")
     assert again(job).state == "queued"
 
 
@@ -275,7 +275,7 @@ def test_a_job_that_is_done_cannot_be_cancelled(ledger: Ledger, state: str) -> N
     (job,) = some_jobs(ledger, 1)
     Job.update(state=state).execute()
     with pytest.raises(StorageError, match=f"from {state} to cancelled"):
-        jobs.cancel(ledger, again(job), "admin")
+        attempts.cancel(ledger, again(job), "admin")
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "validating", "failed", "cancelled"])
@@ -288,7 +288,7 @@ def test_newer_objects_supersede_what_was_not_done(ledger: Ledger, state: str) -
     assert new is not None
     assert (again(old).state, new.state) == ("superseded", "queued")
     with pytest.raises(StorageError):
-        jobs.fail(ledger, old, "late", max_attempts=3, retry=True, jitter=0)
+        attempts.fail(ledger, old, "late", max_attempts=3, retry=True, jitter=0)
 
 
 def test_another_route_or_subject_supersedes_nothing(ledger: Ledger) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dicomnode.series.assembly import Complete, Evidence, completeness
 from dicomnode.work.clock import ClockWatch, Silence
-from storage import audit, index, jobs, outbox
+from storage import attempts, audit, dispatch, index, outbox
 from storage.db import Ledger, open_ledger
 from storage.records import Delivery, Job, Study
 from tests.storage_rows import a_series, ready_job, some_jobs
@@ -103,15 +103,15 @@ def test_what_waits_for_its_next_attempt_goes_on_after_a_step_back(
     far = {"not_before": NOON * 2}
     Job.update(**far).where(Job.id == waiting.id).execute()
     Delivery.update(**far).execute()
-    assert jobs.claim(ledger, "w", 60) is None
+    assert dispatch.claim(ledger, "w", 60) is None
     assert outbox.destinations_due() == []
     watch = ClockWatch(clocks.wall, clocks.steady)
     watch.look(ledger)
-    assert jobs.claim(ledger, "w", 60) is None
+    assert dispatch.claim(ledger, "w", 60) is None
     clocks.now -= HOUR
     watch.look(ledger)
     assert outbox.destinations_due() == ["pacs"]
-    claimed = jobs.claim(ledger, "w", 60)
+    claimed = dispatch.claim(ledger, "w", 60)
     assert claimed is not None
     assert claimed.id == waiting.id
     (event,) = [event for event in audit.events() if event["action"] == "clock.set_back"]
@@ -129,9 +129,9 @@ def test_a_study_noted_before_the_clock_was_set_back_is_settled(ledger: Ledger) 
 
 def test_leases_of_a_time_ahead_end_with_their_process(ledger: Ledger) -> None:
     (job,) = some_jobs(ledger, 1)
-    assert jobs.claim(ledger, "w", 60) is not None
+    assert dispatch.claim(ledger, "w", 60) is not None
     Job.update(lease_until=NOON * 2).execute()
-    jobs.extend_leases(ledger, "w", 60)
+    attempts.extend_leases(ledger, "w", 60)
     assert Job.get_by_id(job.id).lease_until < NOON * 2
     Job.update(lease_until=NOON * 2).execute()
-    assert jobs.return_orphans(ledger, crashed=True) == 1
+    assert attempts.return_orphans(ledger, crashed=True) == 1

@@ -23,7 +23,7 @@ from dicomnode.net.standin import StandInPacs
 from dicomnode.results.write import deflated
 from dicomnode.work.delivery import Courier
 from dicomnode.work.execute import kinds_to_build
-from storage import audit, jobs, outbox, overview
+from storage import attempts, audit, dispatch, outbox, overview
 from storage.db import Ledger, open_ledger
 from storage.objects import ObjectStore
 from storage.outbox import NewResult
@@ -49,9 +49,9 @@ class Outbox:
 
     def fill(self, made: Collection[str], wanted: Sequence[str], folder: Path) -> None:
         some_jobs(self.ledger, 1)
-        running = jobs.claim(self.ledger, "w", 60)
+        running = dispatch.claim(self.ledger, "w", 60)
         assert running is not None
-        jobs.start_validating(self.ledger, running)
+        attempts.start_validating(self.ledger, running)
         results = []
         for number, kind in enumerate(made):
             dataset = factories.structured_report(seed=number)
@@ -70,7 +70,7 @@ class Outbox:
                     object_key=kept.key,
                 )
             )
-        jobs.finish(self.ledger, running, results, {"pacs": wanted}, {})
+        attempts.finish(self.ledger, running, results, {"pacs": wanted}, {})
 
     def deliver(self, pacs: StandInPacs, **more: Any) -> int:
         place = {"name": "pacs", "ae_title": pacs.ae_title, "host": "127.0.0.1", "port": pacs.port}

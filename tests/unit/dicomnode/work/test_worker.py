@@ -12,7 +12,7 @@ from config.schema import RouteSettings, Settings
 from dicomnode.net.standin import StandInPacs
 from dicomnode.work.delivery import Courier
 from dicomnode.work.worker import Worker
-from storage import jobs, outbox
+from storage import attempts, outbox
 from storage.outbox import NewResult
 from storage.records import Delivery, Job
 from tests import factories
@@ -64,16 +64,16 @@ def test_objects_of_a_job_that_was_cancelled_meanwhile_do_not_stay(
     worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = objects(tmp_path)
-    finish: Callable[..., None] = jobs.finish
+    finish: Callable[..., None] = attempts.finish
 
     def cancelled_first(
         ledger: object, running: Job, results: Sequence[NewResult], *rest: object
     ) -> None:
-        jobs.cancel(worker.ledger, Job.get_by_id(running.id), "user:test")
+        attempts.cancel(worker.ledger, Job.get_by_id(running.id), "user:test")
         assert objects(tmp_path) == before + len(results)
         finish(ledger, running, results, *rest)
 
-    monkeypatch.setattr(jobs, "finish", cancelled_first)
+    monkeypatch.setattr(attempts, "finish", cancelled_first)
     assert worker.runner.run_one()
     assert job_states() == ["cancelled"]
     assert objects(tmp_path) == before
