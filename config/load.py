@@ -72,7 +72,7 @@ class _Source:
     def override(self, environ: Mapping[str, str]) -> None:
         """Lay ``MEDAI__…`` variables over the file."""
         by_path = {tuple(option.key.split(".")): option for option in options()}
-        lists = {path[:1] for path in by_path if "*" in path}
+        lists = {path[: path.index("*")] for path in by_path if "*" in path}
         known = [path for path in by_path if "*" not in path] + sorted(lists)
         for name in sorted(name for name in environ if name.upper().startswith(PREFIX)):
             path = tuple(name[len(PREFIX) :].lower().split("__"))

@@ -29,6 +29,7 @@ from config.kinds import (
     Section,
     in_words,
 )
+from config.watch import AlertSettings, WatchSettings
 
 # In no order; what each is and what stands in for it: docs/results.md.
 ResultKind = Literal[
@@ -182,7 +183,18 @@ class ModelsSettings(Section):
         "auto", description="Execution providers, best first; auto takes what is there."
     )
     workers: int = Field(0, ge=0, le=256, description="Threads that run jobs; 0 means one a core.")
-    job_seconds: Seconds = Field(600, description="Time limit of one job, in seconds.")
+    limits: dict[str, Annotated[int, Field(ge=1, le=256)]] = Field(
+        default_factory=dict,
+        description="Jobs of a model that run at once at most, by the model's name; its versions "
+        "count together.",
+    )
+    job_seconds: Seconds = Field(
+        600, description="Time limit of one job, decoding to proof, in seconds; 0: none."
+    )
+    grace_seconds: Seconds = Field(
+        10,
+        description="Seconds a job over its time limit has to stop before its worker is replaced.",
+    )
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a job has failed.")
 
     @property
@@ -225,6 +237,11 @@ class RouteSettings(Section):
         pattern=r"^[a-z0-9][a-z0-9-]*(@[0-9][0-9A-Za-z.+-]*)?$",
         description="Model name, its newest production version; name@version pins a version.",
         json_schema_extra=in_words("a model name, or name@version"),
+    )
+    priority: Literal["request", "stat", "routine"] = Field(
+        "request",
+        description="stat: its jobs run before routine ones; request: where the images' request "
+        "says STAT or HIGH, (0040,1003).",
     )
     send_to: tuple[Name, ...] = Field((), description="Names of destinations.")
 
@@ -318,6 +335,8 @@ class Settings(Section):
     def _names_are_unique_and_known(self) -> Settings:
         routes = [route.model_dump() for route in self.routes]
         destinations = [destination.model_dump() for destination in self.destinations]
+    watch: WatchSettings = WatchSettings()
+    alerts: AlertSettings = AlertSettings()
         faults = [f"{key}: {found}" for key, found, _ in name_faults(routes, destinations)]
         if faults:
             raise PydanticCustomError("names", "{faults}", {"faults": "; ".join(faults)})

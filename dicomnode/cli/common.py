@@ -77,7 +77,15 @@ def certificate_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
     return tls_faults(settings)
 
 
-CHECKS: Sequence[Callable[[Settings], Iterable[tuple[str, str, str]]]] = (rule_faults,)
+def channel_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Two of those who get alerts that bear one name."""
+    return settings.alerts.channel_faults()
+
+
+CHECKS: Sequence[Callable[[Settings], Iterable[tuple[str, str, str]]]] = (
+    rule_faults,
+    channel_faults,
+)
 ALL_CHECKS = (*CHECKS, model_faults, certificate_faults)
 
 
