@@ -126,7 +126,7 @@ class Courier:
                 replace(facts, transfer_syntax_uid=syntax)
                 for parcel in parcels
                 for _, facts in _forms(parcel)
-                for syntax in _syntaxes(facts)
+                for syntax in self._syntaxes(facts)
             )[0]
             # Who takes none of them still takes part, and can be told from one that is down.
             contexts = [*contexts, build_context(VERIFICATION)]
@@ -174,13 +174,13 @@ class Courier:
 
     def _note_kinds(self, link: Link, parcels: Sequence[_Parcel]) -> None:
         forms = [form for parcel in parcels for form in _forms(parcel)]
-        taken = {result.kind: _takes(link, facts) for result, facts in forms}
+        taken = {result.kind: self._takes(link, facts) for result, facts in forms}
         outbox.note_kinds(self._ledger, self._name, taken)
 
     def _answered(self, link: Link, parcel: _Parcel, destination: DestinationSettings) -> bool:
         """Send one object, or the best form of it that is taken; whether one was."""
         row = parcel.row
-        if not _takes(link, parcel.facts):
+        if not self._takes(link, parcel.facts):
             return self._falls_back(link, parcel, destination, NO_CONTEXT, None)
         try:
             status = self._store_on(link, parcel)
@@ -207,6 +207,20 @@ class Courier:
         self._put_back([row], why, status)
         return False
 
+    def _syntaxes(self, facts: FileFacts) -> tuple[str, ...]:
+        """What a stored result is offered in, best first.
+
+        Deflated, as it is kept, only where the settings say so: there are receivers that accept
+        that and cannot read it.
+        """
+        if facts.transfer_syntax_uid not in SENDABLE:
+            return (facts.transfer_syntax_uid,)
+        reads = self._destination is not None and self._destination.deflated
+        return tuple(map(str, SENDABLE)) if reads else UNCOMPRESSED
+
+    def _takes(self, link: Link, facts: FileFacts) -> bool:
+        return not link.syntaxes(facts.sop_class_uid).isdisjoint(self._syntaxes(facts))
+
     def _store_on(self, link: Link, parcel: _Parcel) -> int:
         accepted = link.syntaxes(parcel.facts.sop_class_uid)
         stored = parcel.facts.path
@@ -231,7 +245,7 @@ class Courier:
     ) -> bool:
         while parcel.others:
             result, parcel.facts = parcel.others.pop(0)
-            if not _takes(link, parcel.facts):
+            if not self._takes(link, parcel.facts):
                 continue
             if not outbox.fall_back(self._ledger, parcel.row, result, why):
                 why = f"{why}; {result.kind}, which would stand in for it, is sent anyway"
@@ -256,18 +270,6 @@ class Courier:
             status=status,
             jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
         )
-
-
-def _syntaxes(facts: FileFacts) -> tuple[str, ...]:
-    """What a stored result is offered in, best first.
-
-    Not deflated, though it is kept so: there are receivers that accept that and cannot read it.
-    """
-    return UNCOMPRESSED if facts.transfer_syntax_uid in SENDABLE else (facts.transfer_syntax_uid,)
-
-
-def _takes(link: Link, facts: FileFacts) -> bool:
-    return not link.syntaxes(facts.sop_class_uid).isdisjoint(_syntaxes(facts))
 
 
 def _forms(parcel: _Parcel) -> list[tuple[Result, FileFacts]]:

@@ -156,6 +156,23 @@ def test_what_is_kept_deflated_is_sent_as_the_destination_takes_it(
     assert received == dcmread(stored)
 
 
+@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_destination_whose_viewers_read_deflated_gets_it_where_it_takes_it(
+    out: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str
+) -> None:
+    taken = {syntax, ImplicitVRLittleEndian}
+    monkeypatch.setattr("dicomnode.net.standin.transfer_syntaxes", lambda: taken)
+    out.deflate = True
+    out.fill(["sr"], ["sr"], tmp_path / "made")
+    stored = dcmread(out.store.path(Delivery.get().result.object_key))
+    with StandInPacs(tmp_path / "pacs") as pacs:
+        assert out.deliver(pacs, deflated=True) == 1
+        (path,) = pacs.files.values()
+    received = dcmread(path)
+    assert received.file_meta.TransferSyntaxUID == syntax
+    assert received == stored
+
+
 def test_a_kept_result_that_is_damaged_holds_up_no_other(out: Outbox, tmp_path: Path) -> None:
     out.deflate = True
     out.fill(["seg", "sr"], ["seg", "sr"], tmp_path / "made")
