@@ -11,7 +11,9 @@
     ├── ModelError
     │   ├── ManifestError      model.toml is wrong; carries every fault found
     │   ├── ModelFileError     a file of the package is missing or its SHA-256 differs
-    │   └── InferenceError     the model ran and gave no usable answer
+    │   └── InferenceError     the model ran and gave no usable answer; says whether to try again
+    │       ├── OutOfMemoryError  a run asked for more memory than there is
+    │       └── ProviderError     what runs the model failed, whatever it was given
     ├── GateError              a result object failed its proof; carries the findings
     ├── StorageError
     │   ├── OutOfSpaceError    below the free-space mark
@@ -117,7 +119,23 @@ class ModelFileError(ModelError):
 
 
 class InferenceError(ModelError):
-    """The model ran, or was to run, and gave no usable answer."""
+    """The model ran, or was to run, and gave no usable answer.
+
+    Attributes:
+        retry: Another attempt may end otherwise.
+    """
+
+    def __init__(self, message: str, *, retry: bool = True) -> None:
+        self.retry = retry
+        super().__init__(message)
+
+
+class OutOfMemoryError(InferenceError):
+    """A run asked for more memory than there is."""
+
+
+class ProviderError(InferenceError):
+    """A run failed on an execution provider beside the CPU."""
 
 
 class GateError(MedAIError):

@@ -11,6 +11,7 @@ import structlog
 from config.errors import (
     GateError,
     InferenceError,
+    MedAIError,
     ModelError,
     SeriesError,
     StaleStateError,
@@ -84,7 +85,7 @@ class JobRunner:
             # Another process took the job over, or a person cancelled it: its word counts.
             log.warning("job.lost", job=job.id, why=str(error))
         except (SeriesError, ModelError, GateError, StorageError) as error:
-            self._failed(job, str(error), retry=isinstance(error, InferenceError | StorageError))
+            self._failed(job, str(error), retry=_may_end_otherwise(error))
         except Exception as error:
             log.exception("job.crashed", job=job.id)
             self._failed(job, f"unexpected {type(error).__name__}", retry=True)
@@ -108,3 +109,7 @@ class JobRunner:
                 retry=retry,
                 jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
             )
+
+
+def _may_end_otherwise(error: MedAIError) -> bool:
+    return isinstance(error, StorageError) or (isinstance(error, InferenceError) and error.retry)
