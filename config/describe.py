@@ -164,6 +164,8 @@ def _step(
             yield _resolved(root, choice["items"])
         elif isinstance(part, str) and part in choice.get("properties", {}):
             yield _resolved(root, choice["properties"][part])
+        elif isinstance(part, str) and isinstance(choice.get("additionalProperties"), dict):
+            yield _resolved(root, choice["additionalProperties"])
 
 
 def _either(listed: Sequence[str]) -> str:
