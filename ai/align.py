@@ -9,20 +9,23 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
+from ai.inputs import Interpolation
+from ai.preprocess import INTERPOLATORS
 from ai.types import Volume
 from config.errors import InferenceError
 
 _SAME_PLACE = 1e-3  # mm
 
 
-def onto(grid: Volume, moving: Volume) -> Volume:
+def onto(grid: Volume, moving: Volume, interpolation: Interpolation = "linear") -> Volume:
     """A volume resampled to the voxels of another one, by their places in the patient alone.
 
     Both lie in one frame of reference, which is the caller's to know. Nothing is registered.
 
     Args:
         grid: Whose voxels the result has.
-        moving: Whose values it has, interpolated linearly; its lowest value where it has none.
+        moving: Whose values it has; its lowest value where it has none.
+        interpolation: How values between its voxels are found.
 
     Returns:
         ``float32`` of the shape of `grid`, with its affine and spacing; `moving` itself where it
@@ -41,7 +44,7 @@ def onto(grid: Volume, moving: Volume) -> Volume:
     if not np.isfinite(values).all():
         raise InferenceError("the input holds values that are not finite")
     filter_ = sitk.ResampleImageFilter()
-    filter_.SetInterpolator(sitk.sitkLinear)
+    filter_.SetInterpolator(INTERPOLATORS[interpolation])
     filter_.SetDefaultPixelValue(float("nan"))
     filter_.SetNumberOfThreads(1)
     origin, spacing, direction = _placed(grid.affine)

@@ -90,7 +90,7 @@ class _Run:
     def answer(self) -> Answer:
         with self._timed("preprocess"):
             plan = preprocess.plan(self.manifest.input, self.volume)
-            plans = [plan, *self._others()]
+            plans = [plan, *self._others(plan)]
             facts = {name: value for each in plans for name, value in each.facts().items()}
         reading = Reading(self.manifest, plan, self.volume)
         tensors: Tensors = {}
@@ -107,14 +107,14 @@ class _Run:
         heat = self._saliency(plan, feeds | facts, tensors, said.findings)
         return replace(said, seconds=self.seconds, provider=self.model.provider, saliency=heat)
 
-    def _others(self) -> Iterator[preprocess.Plan]:
+    def _others(self, plan: preprocess.Plan) -> Iterator[preprocess.Plan]:
         """The other inputs on the grid of the primary one."""
         for spec in self.manifest.inputs:
             if not spec.primary and spec.role in self.inputs:
-                aligned = align.onto(self.volume, self.inputs[spec.role])
-                yield preprocess.plan(spec, aligned)
+                aligned = align.onto(self.volume, self.inputs[spec.role], spec.interpolation)
+                yield preprocess.plan(spec, aligned, plan)
             elif not spec.primary:
-                yield preprocess.absent(spec, self.volume)
+                yield preprocess.absent(spec, plan)
 
     def _saliency(
         self, plan: preprocess.Plan, feeds: Tensors, tensors: Tensors, findings: Iterable[Finding]

@@ -14,148 +14,31 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from ai.inputs import Input
 from ai.outputs import Occlusion, Output
-from ai.tables import Number, Positive, Sentence, Table, TensorName
+from ai.tables import Sentence, Table
 from config.errors import Fault, ManifestError
 from config.lines import Path, key_lines
 from config.schema import ResultKind
 
 Status = Literal["development", "validation", "production", "retired"]
-Fact = Literal["value_range", "lowest_is_white", "present"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Forward slashes only, no leading slash or dot, no way up: the key becomes a path.
 FileName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")
 ]
-Count = Annotated[int, Field(ge=1, le=1 << 16)]
-
-
-class Window(Table):
-    """Values are limited to ``center ± width / 2``, in the input's units."""
-
-    center: Number
-    width: Positive
-
-
-class Normalisation(Table):
-    """How values are scaled after the window.
-
-    Attributes:
-        kind: ``none``; ``window`` maps the window onto `to`; ``value_range`` maps the range of the
-            stored bits onto `to`; ``minmax`` maps the lowest and highest value of the whole input
-            onto `to`; ``zscore`` subtracts the mean of the whole input and divides by its standard
-            deviation.
-        to: Lowest and highest value of the result.
-        mean: Subtracted after that, one number a channel.
-        sd: Divided by after that, one number a channel.
-    """
-
-    kind: Literal["none", "window", "value_range", "minmax", "zscore"] = "none"
-    to: tuple[Number, Number] = (0.0, 1.0)
-    mean: tuple[Number, ...] | None = None
-    sd: tuple[Positive, ...] | None = None
-
-
-class Input(Table):
-    """``[[inputs]]``: one image a model wants and what is done to it, in this order.
-
-    Lowest value made black, orientation, resampling, window, normalisation, padding, channels,
-    layout. An input that is not the primary one is brought to the grid of that one first; of the
-    grid it says the same. One that is optional and not there is filled with `pad_value`, and its
-    fact ``present`` is 0.
-    """
-
-    role: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
-    primary: bool = False
-    optional: bool = False
-    tensor: TensorName
-    modality: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}$")], ...], Field(min_length=1)
-    ]
-    units: Annotated[str, Field(min_length=1, description="UCUM code of the values.")]
-    dimensions: Literal["2D", "3D"]
-    apply: Literal["whole", "slices"] = "whole"
-    batch: Annotated[int, Field(ge=1, le=256, description="Slices a run.")] = 8
-    min_slices: Count = 1
-    max_slices: Count = 4096
-    black_lowest: bool = False
-    colour: Literal["refused", "luminance"] = "refused"
-    orientation: Annotated[str, Field(pattern=r"^[LRAPSI]{3}$")] | None = None
-    spacing: tuple[Positive, ...] | None = None
-    size: tuple[Count, ...] | None = None
-    window: Window | None = None
-    normalisation: Normalisation = Normalisation()
-    multiple_of: Annotated[int, Field(ge=1, le=512)] = 1
-    pad_value: Number = 0.0
-    channels: Literal[1, 3] = 1
-    layout: Literal["NCHW", "NHWC", "NHW", "NCDHW", "NDHWC", "NDHW"]
-    facts: dict[str, Fact] = Field(default_factory=dict, description="ONNX input → fact.")
-
-    @property
-    def axes(self) -> int:
-        """Axes of the image that the tensor has: 2 or 3."""
-        return 2 if self.dimensions == "2D" else 3
-
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Input:
-        problems = [
-            (self.apply == "slices" and self.axes == 3, 'apply = "slices" needs dimensions = "2D"'),
-            (self.min_slices > self.max_slices, "min_slices is above max_slices"),
-            (self.primary and self.optional, "the primary input cannot be optional"),
-            (
-                self.spacing is not None and self.size is not None,
-                "spacing and size exclude each other",
-            ),
-            (
-                any(given is not None and len(given) != self.axes for given in self._grids()),
-                f"spacing and size have {self.axes} entries for dimensions = {self.dimensions!r}",
-            ),
-            (("D" in self.layout) != (self.axes == 3), "layout has D for 3D, and only then"),
-            ("C" not in self.layout and self.channels != 1, "a layout without C has one channel"),
-            (
-                self.normalisation.kind == "window" and self.window is None,
-                'normalisation "window" needs a window',
-            ),
-            (
-                any(len(given) != self.channels for given in self._moments() if given is not None),
-                "normalisation.mean and sd have one number a channel",
-            ),
-            (
-                self.normalisation.to[0] >= self.normalisation.to[1],
-                "normalisation.to rises from its first to its second number",
-            ),
-            (
-                self.orientation is not None and len(_body_axes(self.orientation)) != 3,
-                "orientation names each of L/R, A/P and S/I once",
-            ),
-            (
-                self.black_lowest and "lowest_is_white" in self.facts.values(),
-                "black_lowest turns the values, so the fact lowest_is_white would mislead",
-            ),
-        ]
-        wrong = [text for fails, text in problems if fails]
-        if wrong:
-            raise ValueError("\n".join(wrong))
-        return self
-
-    def _moments(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-        return self.normalisation.mean, self.normalisation.sd
-
-    def _grids(self) -> tuple[tuple[float, ...] | None, tuple[int, ...] | None]:
-        return self.spacing, self.size
 
 
 # What says how the grid of the model lies; the inputs of one model share it.
-_GRID_KEYS = ("dimensions", "apply", "batch", "orientation", "spacing", "size", "multiple_of")
+_GRID_KEYS = (
+    *("dimensions", "apply", "batch", "neighbours", "orientation", "crop", "spacing", "size"),
+    *("fit", "pad", "least", "multiple_of"),
+)
 
 
 def _doubled(names: Iterable[str]) -> bool:
     known = list(names)
     return len(set(known)) != len(known)
-
-
-def _body_axes(letters: str) -> set[int]:
-    return {next(i for i, pair in enumerate(("LR", "AP", "SI")) if x in pair) for x in letters}
 
 
 class Manifest(Table):

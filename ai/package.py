@@ -6,11 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai.manifest import Input, Manifest, parse_manifest
+from ai.inputs import Input
+from ai.manifest import Manifest, parse_manifest
 from ai.types import Volume
 from config.errors import Fault, ManifestError, ModelFileError
 
 MANIFEST = "model.toml"
+SIGNATURE = "model.sig"
+"""A signature of the package's digest; the one file that the manifest cannot name."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,15 @@ class Package:
                 "its SHA-256 differs"
             )
         return content
+
+    def signature(self) -> bytes | None:
+        """The bytes of ``model.sig``, or None where the package has none.
+
+        Raises:
+            ModelFileError: It cannot be read.
+        """
+        there = (self.folder / SIGNATURE).exists()
+        return _read(self.folder, SIGNATURE) if there else None
 
     def accepts(self, volume: Volume, modality: str, role: str | None = None) -> str | None:
         """Why the model cannot take this input, as a plain sentence, or None when it can.
@@ -93,8 +105,12 @@ class Package:
         return next((reason for fails, reason in problems if fails), None)
 
 
-def read_package(folder: Path) -> Package:
+def read_package(folder: Path, *, prove: bool = True) -> Package:
     """Reads ``model.toml`` and proves every file of the package.
+
+    Args:
+        folder: ``NAME/VERSION``.
+        prove: Without it the files beside the manifest are taken as they are, for a list.
 
     Raises:
         ManifestError: The manifest is wrong, or the folder is not called NAME/VERSION after it.
@@ -111,20 +127,20 @@ def read_package(folder: Path) -> Package:
         fault = Fault(where, "name", manifest.reference, f"the folder is {'/'.join(named)}")
         raise ManifestError([fault])
     unnamed = sorted(set(list_files(folder)) - set(manifest.files))
-    if unnamed:
+    if unnamed and prove:
         raise ModelFileError(f"{manifest.reference} holds files it does not name: {unnamed}")
     own = hashlib.sha256(raw).hexdigest()
     digest = hashlib.sha256("\n".join(sorted([own, *manifest.files.values()])).encode())
     package = Package(folder, manifest, digest.hexdigest())
-    for name in manifest.files:
+    for name in manifest.files if prove else ():
         package.read(name)
     return package
 
 
 def list_files(folder: Path) -> list[str]:
-    """Sorted relative names, with forward slashes, of every file but ``model.toml``."""
+    """Sorted relative names, with forward slashes, of every file that a manifest names."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in names if name != MANIFEST)
+    return sorted(name for name in names if name not in (MANIFEST, SIGNATURE))
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -1,22 +1,23 @@
 """From an image to the tensor a graph wants, and back to the image's own grid.
 
 Two grids are told apart. The *oriented* grid is the image's own, its axes permuted and flipped as
-the manifest asks; it is a view, so what is written into it stands in the image's grid exactly. The
-*model* grid is the oriented one resampled. Both are counted in voxels, slices first.
+the manifest asks, and cropped; it is a view, so what is written into it stands in the image's grid
+exactly. The *model* grid is the oriented one resampled. Both are counted in voxels, slices first.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from ai.manifest import Input
+from ai import intensities, masks
+from ai.inputs import Input, Interpolation
 from ai.types import Volume
 from config.errors import InferenceError
 
@@ -24,6 +25,12 @@ Shape = tuple[int, int, int]
 T = TypeVar("T", bound=np.generic)
 Floats = NDArray[np.float32]
 _TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
+INTERPOLATORS: dict[Interpolation, int] = {
+    "nearest": sitk.sitkNearestNeighbor,
+    "linear": sitk.sitkLinear,
+    "bspline": sitk.sitkBSpline,
+}
+_LEAST_FOR_BSPLINE = 4  # voxels along an axis, of ITK
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,11 @@ class Plan:
     Attributes:
         order: Axis of the image that becomes each axis of the oriented grid.
         flips: Which axes of the oriented grid run against the image's.
+        box: What the oriented grid keeps of the image, after permuting and flipping.
         shape: Oriented grid.
         model_shape: Model grid, before padding.
         scale: Voxels of the oriented grid per voxel of the model grid, along each axis.
-        center: Subtracted from each value.
-        gain: Multiplied with after that.
-        offset: Added after that.
+        looks: What was found out of the image's values.
         present: False for an optional input that is not there.
     """
 
@@ -46,18 +52,18 @@ class Plan:
     volume: Volume
     order: Shape
     flips: tuple[bool, bool, bool]
+    box: masks.Box
     shape: Shape
     model_shape: Shape
     scale: tuple[float, float, float]
-    center: float
-    gain: float
-    offset: float
+    looks: intensities.Looks
     present: bool = True
 
     def oriented(self, array: NDArray[T]) -> NDArray[T]:
         """An array of the image's grid, seen in the oriented grid; a view, never a copy."""
         turned = array.transpose(self.order)
-        return turned[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+        flipped = turned[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+        return flipped[self.box]
 
     def blocks(self) -> list[tuple[int, int]]:
         """First and last-but-one slice of the oriented grid for each run of the graph."""
@@ -73,15 +79,11 @@ class Plan:
         if not self.present:
             channels = (self.spec.channels, *self.padded_shape(stop - start))
             return self._layout(np.full(channels, self.spec.pad_value, np.float32))
-        block = _plain(self.oriented(self.volume.voxels)[start:stop], self.spec, self.volume)
-        if not np.isfinite(block).all():
-            raise InferenceError("the input holds values that are not finite")
-        block = resample(block, self.scale, (self._depth(len(block)), *self.model_shape[1:]))
-        _limit(block, self.spec)
-        block -= np.float32(self.center)
-        block *= np.float32(self.gain)
-        block += np.float32(self.offset)
-        planes = [self._pad(plane) for plane in self._planes(block)]
+        slices = self._with_neighbours(start, stop)
+        block = self._resampled(self._block(self.volume.voxels, slices), self.spec.interpolation)
+        inside = self.looks.inside
+        kept = None if inside is None else self._resampled(self._outline(inside, slices), "nearest")
+        planes = [self._pad(plane) for plane in self._planes(block, kept, stop - start)]
         return self._layout(planes[0][None] if len(planes) == 1 else np.stack(planes))
 
     def facts(self) -> dict[str, Floats]:
@@ -102,9 +104,10 @@ class Plan:
             values: ``(slices, rows, columns)`` as the graph gave them, padding included.
             slices: How many slices of the oriented grid the block has.
         """
+        values = self.unpadded(values)
         full = (slices, *self.shape[1:])
         if self.scale == (1.0, 1.0, 1.0):
-            return values[: full[0], : full[1], : full[2]]
+            return values[: full[0]]
         limits = (self._depth(slices), *self.model_shape[1:])
         index = [
             np.minimum(((np.arange(n) + 0.5) / step).astype(np.intp), limit - 1)
@@ -112,37 +115,122 @@ class Plan:
         ]
         return values[np.ix_(*index)]
 
+    def places_back(self, places: NDArray[np.float64], start: int = 0) -> NDArray[np.float64]:
+        """Places of the padded model grid in the image's own grid.
+
+        Args:
+            places: ``(n, 3)`` along slices, rows and columns, 0.0 the outer edge of the first
+                voxel of the padded grid, n that of the last of n.
+            start: First slice of the block they are counted in.
+
+        Returns:
+            ``(n, 3)`` along the image's own axes, 0.0 the outer edge of its first voxel. A place in
+            the padding lies outside the oriented grid.
+        """
+        before = self.pad_before(self.shape[0] if self.spec.axes == 3 else 1)
+        corner = [part.start for part in self.box]
+        corner[0] += start
+        inside = (places - np.array(before)) * np.array(self.scale) + np.array(corner, float)
+        own = np.zeros((len(places), 3))
+        for axis, (whose, flip) in enumerate(zip(self.order, self.flips, strict=True)):
+            length = self.volume.voxels.shape[whose]
+            own[:, whose] = length - inside[:, axis] if flip else inside[:, axis]
+        return own
+
     def unpadded(self, block: NDArray[T]) -> NDArray[T]:
         """A block of the model grid without its padding."""
         depth = len(block) if self.spec.axes == 2 else self.model_shape[0]
-        return block[:depth, : self.model_shape[1], : self.model_shape[2]]
+        sizes = (depth, *self.model_shape[1:])
+        before = self.pad_before(len(block))
+        return block[tuple(slice(at, at + n) for at, n in zip(before, sizes, strict=True))]
 
     def padded_shape(self, slices: int) -> Shape:
         """Model grid of a block of so many slices, padding included."""
-        many = self.spec.multiple_of
-        rows, columns = (-(-n // many) * many for n in self.model_shape[1:])
+        many, spec = self.spec.multiple_of, self.spec
+        sizes = [self._depth(slices), *self.model_shape[1:]]
+        for axis in range(3 - spec.axes, 3):
+            at = axis - (3 - spec.axes)
+            least = max(
+                spec.least[at] if spec.least else 1,
+                spec.size[at] if spec.size and spec.fit == "inside" else 1,
+            )
+            sizes[axis] = -(-max(sizes[axis], least) // many) * many
+        return sizes[0], sizes[1], sizes[2]
+
+    def pad_before(self, slices: int) -> Shape:
+        """Voxels of padding before the first of each axis, for a block of so many slices."""
+        if self.spec.pad == "end":
+            return 0, 0, 0
         depth = self._depth(slices)
-        return (depth if self.spec.axes == 2 else -(-depth // many) * many, rows, columns)
+        wanted, there = self.padded_shape(slices), (depth, *self.model_shape[1:])
+        first, second, third = ((n - own) // 2 for n, own in zip(wanted, there, strict=True))
+        return (0 if self.spec.axes == 2 else first), second, third
 
     def _depth(self, slices: int) -> int:
         return slices if self.spec.axes == 2 else self.model_shape[0]
+
+    def _with_neighbours(self, start: int, stop: int) -> NDArray[np.intp]:
+        """Slices of the oriented grid that a block needs, those beyond it the nearest ones."""
+        reach = self.spec.neighbours
+        return np.clip(np.arange(start - reach, stop + reach), 0, self.shape[0] - 1)
+
+    def _block(self, voxels: NDArray[np.generic], slices: NDArray[np.intp]) -> Floats:
+        first, last = int(slices[0]), int(slices[-1])
+        part = self.oriented(voxels)[first : last + 1]
+        if len(part) != len(slices):
+            part = part[slices - first]
+        block = intensities.plain(part, self.spec, self.volume)
+        if not np.isfinite(block).all():
+            raise InferenceError("the input holds values that are not finite")
+        return block
+
+    def _outline(self, mask: masks.Mask, slices: NDArray[np.intp]) -> Floats:
+        return np.ascontiguousarray(self.oriented(mask)[slices], np.float32)
+
+    def _resampled(self, block: Floats, interpolation: Interpolation) -> Floats:
+        shape = (self._depth(len(block)), *self.model_shape[1:])
+        return resample(block, self.scale, shape, interpolation)
 
     def _pad(self, block: Floats) -> Floats:
         wanted = self.padded_shape(len(block) if self.spec.axes == 2 else self.shape[0])
         if block.shape == wanted:
             return block
         padded = np.full(wanted, self.spec.pad_value, np.float32)
-        padded[tuple(slice(n) for n in block.shape)] = block
+        before = self.pad_before(len(block))
+        place = (slice(at, at + n) for at, n in zip(before, block.shape, strict=True))
+        padded[tuple(place)] = block
         return padded
 
-    def _planes(self, block: Floats) -> list[Floats]:
-        """The block as each channel sees it."""
-        norm, channels = self.spec.normalisation, self.spec.channels
-        if norm.mean is None and norm.sd is None:
-            return [block] * channels
-        mean = norm.mean or (0.0,) * channels
-        sd = norm.sd or (1.0,) * channels
-        return [(block - np.float32(m)) / np.float32(s) for m, s in zip(mean, sd, strict=True)]
+    def _planes(self, block: Floats, inside: Floats | None, slices: int) -> list[Floats]:
+        """The block as each channel sees it: of each window, and of each neighbour."""
+        norm, scales = self.spec.normalisation, self.looks.scales
+        made = []
+        for number, scale in enumerate(scales):
+            values = block if number == len(scales) - 1 else block.copy()
+            scale.apply(values)
+            made.append(values)
+        if self.spec.neighbours:
+            made = [made[0][at : at + slices] for at in range(self.spec.channels)]
+        elif len(made) == 1:
+            made *= self.spec.channels
+        if norm.mean is not None or norm.sd is not None:
+            mean = norm.mean or (0.0,) * self.spec.channels
+            sd = norm.sd or (1.0,) * self.spec.channels
+            made = [
+                (each - np.float32(m)) / np.float32(s)
+                for each, m, s in zip(made, mean, sd, strict=True)
+            ]
+        if inside is not None and norm.outside is not None:
+            made = [
+                np.where(
+                    self._shifted(inside, number, slices) > 0.5, each, np.float32(norm.outside)
+                )
+                for number, each in enumerate(made)
+            ]
+        return made
+
+    def _shifted(self, inside: Floats, channel: int, slices: int) -> Floats:
+        return inside[channel : channel + slices] if self.spec.neighbours else inside
 
     def _layout(self, planes: Floats) -> Floats:
         # 2D: a slice is an item of the batch; 3D: the volume is the only one.
@@ -154,65 +242,111 @@ class Plan:
         return np.ascontiguousarray(batch)
 
 
-def plan(spec: Input, volume: Volume) -> Plan:
-    """Decides how an image is prepared; reads its values only where a normalisation needs them."""
-    order, flips = _orientation(spec, volume)
-    oriented = tuple(volume.voxels.shape[axis] for axis in order)
-    shape: Shape = (oriented[0], oriented[1], oriented[2])
-    model_shape, scale = _grid(spec, shape, [volume.spacing[axis] for axis in order])
-    center, gain, offset = _normalisation(spec, volume)
-    return Plan(spec, volume, order, flips, shape, model_shape, scale, center, gain, offset)
+def plan(spec: Input, volume: Volume, grid: Plan | None = None) -> Plan:
+    """Decides how an image is prepared; reads its values only where it must.
+
+    Args:
+        spec: What is to be done.
+        volume: The image.
+        grid: How the primary input is prepared, whose grid this one shares; None for that one.
+    """
+    body = intensities.body(spec, volume)
+    made = _laid_out(spec, volume, body) if grid is None else grid
+    return Plan(
+        spec, volume, made.order, made.flips, made.box, made.shape, made.model_shape, made.scale,
+        intensities.looks(spec, volume, body),
+    )  # fmt: skip
 
 
-def absent(spec: Input, grid: Volume) -> Plan:
+def absent(spec: Input, grid: Plan) -> Plan:
     """Stands for an optional input that is not there, on the grid of the primary one."""
-    order, flips = _orientation(spec, grid)
-    oriented = tuple(grid.voxels.shape[axis] for axis in order)
-    shape: Shape = (oriented[0], oriented[1], oriented[2])
-    model_shape, scale = _grid(spec, shape, [grid.spacing[axis] for axis in order])
-    return Plan(spec, grid, order, flips, shape, model_shape, scale, 0.0, 1.0, 0.0, present=False)
+    return Plan(
+        spec, grid.volume, grid.order, grid.flips, grid.box, grid.shape, grid.model_shape,
+        grid.scale, _NOTHING, present=False,
+    )  # fmt: skip
 
 
-def resample(block: Floats, scale: tuple[float, float, float], shape: Shape) -> Floats:
-    """Linear interpolation onto a grid that begins at the same corner as the block.
+_NOTHING = intensities.Looks((intensities.AS_IT_COMES,), None)
+
+
+def _laid_out(spec: Input, volume: Volume, body: masks.Mask | None) -> Plan:
+    order, flips = _orientation(spec, volume)
+    full = tuple(volume.voxels.shape[axis] for axis in order)
+    whole = (slice(0, full[0]), slice(0, full[1]), slice(0, full[2]))
+    shape: Shape = (full[0], full[1], full[2])
+    uncut = Plan(spec, volume, order, flips, whole, shape, shape, (1.0, 1.0, 1.0), _NOTHING)
+    box = _cropped(uncut, body)
+    first, second, third = (part.stop - part.start for part in box)
+    shape = (first, second, third)
+    model_shape, scale = _grid(spec, shape, [volume.spacing[axis] for axis in order])
+    return replace(uncut, box=box, shape=shape, model_shape=model_shape, scale=scale)
+
+
+def _cropped(uncut: Plan, body: masks.Mask | None) -> masks.Box:
+    crop, whole = uncut.spec.crop, uncut.box
+    if crop is None:
+        return whole
+    if crop.to == "square":
+        _, rows, columns = uncut.shape
+        side = min(rows, columns)
+        top, left = (rows - side) // 2, (columns - side) // 2
+        found: masks.Box | None = (whole[0], slice(top, top + side), slice(left, left + side))
+    else:
+        kept = uncut.volume.voxels != 0 if body is None or crop.to == "nonzero" else body
+        found = masks.bounds(uncut.oriented(kept))
+    if found is None:
+        return whole
+    first, second, third = (
+        slice(max(0, part.start - crop.margin), min(n, part.stop + crop.margin))
+        for part, n in zip(found, uncut.shape, strict=True)
+    )
+    return first, second, third
+
+
+def resample(
+    block: Floats,
+    scale: tuple[float, float, float],
+    shape: Shape,
+    interpolation: Interpolation = "linear",
+) -> Floats:
+    """Interpolation onto a grid that begins at the same corner as the block.
 
     Args:
         block: ``(slices, rows, columns)``.
         scale: Voxels of the block per voxel of the result, along each axis.
         shape: Shape of the result; beyond the block's last voxel centre the edge is repeated.
+        interpolation: Its kind; B-splines are cubic.
+
+    Raises:
+        InferenceError: Too few voxels for B-splines.
     """
     if scale == (1.0, 1.0, 1.0):
         return block
+    if scale[0] == 1.0 and len(block) == shape[0]:
+        # Slices are images of their own.
+        flat = [_resampled(piece, scale[1:], shape[1:], interpolation) for piece in block]
+        return np.stack(flat)
+    return _resampled(block, scale, shape, interpolation)
+
+
+def _resampled(
+    block: Floats, scale: tuple[float, ...], shape: tuple[int, ...], interpolation: Interpolation
+) -> Floats:
+    if interpolation == "bspline" and min(block.shape) < _LEAST_FOR_BSPLINE:
+        raise InferenceError(
+            f"the input has {min(block.shape)} voxels along an axis, too few for B-splines"
+        )
     filter_ = sitk.ResampleImageFilter()
-    filter_.SetInterpolator(sitk.sitkLinear)
+    filter_.SetInterpolator(INTERPOLATORS[interpolation])
     filter_.SetUseNearestNeighborExtrapolator(True)
     filter_.SetSize([int(n) for n in reversed(shape)])
     filter_.SetOutputSpacing(list(reversed(scale)))
     # Voxel centres: the first of the result lies half a step from the common corner at -0.5.
     filter_.SetOutputOrigin([0.5 * step - 0.5 for step in reversed(scale)])
+    filter_.SetOutputDirection(np.eye(len(shape)).reshape(-1).tolist())
     filter_.SetNumberOfThreads(1)
     result: Floats = sitk.GetArrayFromImage(filter_.Execute(sitk.GetImageFromArray(block)))
     return result
-
-
-def _plain(part: NDArray[np.generic], spec: Input, volume: Volume) -> Floats:
-    block = part.astype(np.float32)
-    if spec.black_lowest and volume.lowest_is_white:
-        low, high = volume.value_range
-        np.subtract(np.float32(low + high), block, out=block)
-    return block
-
-
-def _limit(block: Floats, spec: Input) -> None:
-    if spec.window is not None:
-        half = spec.window.width / 2.0
-        np.clip(block, spec.window.center - half, spec.window.center + half, out=block)
-
-
-def _values(part: NDArray[np.generic], spec: Input, volume: Volume) -> Floats:
-    block = _plain(part, spec, volume)
-    _limit(block, spec)
-    return block
 
 
 def _orientation(spec: Input, volume: Volume) -> tuple[Shape, tuple[bool, bool, bool]]:
@@ -235,46 +369,19 @@ def _grid(
     spec: Input, shape: Shape, spacing: list[float | None]
 ) -> tuple[Shape, tuple[float, float, float]]:
     sizes, scale = list(shape), [1.0, 1.0, 1.0]
-    for axis in range(3 - spec.axes, 3):
+    asked = range(3 - spec.axes, 3)
+    if spec.size is not None and spec.fit == "inside":
+        factor = max(shape[axis] / n for axis, n in zip(asked, spec.size, strict=True))
+        spacing, wanted = [1.0] * 3, (factor,) * spec.axes
+    else:
+        wanted = spec.spacing or ()
+    for at, axis in enumerate(asked):
         own = spacing[axis]
-        if spec.size is not None:
-            sizes[axis] = spec.size[axis - (3 - spec.axes)]
-            scale[axis] = shape[axis] / sizes[axis]
-        elif spec.spacing is not None and own is not None:
-            scale[axis] = spec.spacing[axis - (3 - spec.axes)] / own
+        if wanted and own is not None:
+            scale[axis] = wanted[at] / own
             # Rounded up, so that every voxel of the image lies in a voxel of the model.
             sizes[axis] = max(1, math.ceil(shape[axis] / scale[axis] - 1e-6))
+        elif spec.size is not None:
+            sizes[axis] = spec.size[at]
+            scale[axis] = shape[axis] / sizes[axis]
     return (sizes[0], sizes[1], sizes[2]), (scale[0], scale[1], scale[2])
-
-
-def _normalisation(spec: Input, volume: Volume) -> tuple[float, float, float]:
-    kind, (first, last) = spec.normalisation.kind, spec.normalisation.to
-    if kind == "none":
-        return 0.0, 1.0, 0.0
-    if kind == "zscore":
-        mean, sd = _moments(spec, volume)
-        return mean, 1.0 / sd if sd > 0 else 1.0, 0.0
-    if kind == "window" and spec.window is not None:
-        half = spec.window.width / 2.0
-        low, high = spec.window.center - half, spec.window.center + half
-    elif kind == "value_range":
-        low, high = volume.value_range
-    else:
-        extremes = [
-            (float(part.min()), float(part.max()))
-            for part in (_values(piece, spec, volume) for piece in volume.voxels)
-        ]
-        low, high = min(pair[0] for pair in extremes), max(pair[1] for pair in extremes)
-    return low, (last - first) / (high - low) if high > low else 1.0, first
-
-
-def _moments(spec: Input, volume: Volume) -> tuple[float, float]:
-    # Slice by slice in double precision, so that no second volume is held.
-    shift = float(_values(volume.voxels[0], spec, volume).mean())
-    total = squares = 0.0
-    for piece in volume.voxels:
-        values = _values(piece, spec, volume).astype(np.float64) - shift
-        total += float(values.sum())
-        squares += float(np.vdot(values, values))
-    mean = total / volume.voxels.size
-    return shift + mean, math.sqrt(max(0.0, squares / volume.voxels.size - mean * mean))

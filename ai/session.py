@@ -16,7 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from ai.manifest import Input
+from ai.inputs import Input
 from ai.package import Package
 from config.errors import InferenceError
 

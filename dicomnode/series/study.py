@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ai.manifest import Input
+from ai.inputs import Input
 from ai.package import Package
 from ai.registry import Registry
 from config.errors import MalformedError, ModelError, SeriesError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from ai.engine import Engine
-from ai.manifest import Input
+from ai.inputs import Input
 from ai.models.build_ct_tissue import BONE_FROM, GAS_BELOW
 from ai.models.graph import Graph
 from ai.package import Package, read_package

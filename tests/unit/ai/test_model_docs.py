@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ai.engine import Engine
-from ai.manifest import Input, Manifest, Normalisation
+from ai.inputs import Input, Normalisation
+from ai.manifest import Manifest
 from ai.outputs import (
     EvaluationTable,
     FindingTable,
@@ -67,7 +68,7 @@ def test_the_worked_example_is_a_package_that_answers(
 
 def test_every_key_of_the_format_is_on_the_page() -> None:
     tables = (
-        Manifest, Input, Normalisation, Output, Labels, SegmentTable, Intensity,
+        Manifest, Input, Crop, Window, Normalisation, Output, Labels, SegmentTable, Intensity,
         Score, FindingTable, MeasurementTable, EvaluationTable,
     )  # fmt: skip
     missing = [

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto
 
 from ai.engine import Engine
-from ai.manifest import Input
+from ai.inputs import Input
 from ai.models.graph import Graph
 from ai.outputs import FindingTable, Labels, Output, SegmentTable
 from ai.package import Package

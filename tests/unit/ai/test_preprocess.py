@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ai.manifest import Input
+from ai.inputs import Input
 from ai.preprocess import plan
 from ai.types import Volume
 from config.errors import InferenceError
