@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ai.engine import Engine
-from ai.inputs import Input, Normalisation
+from ai.inputs import Crop, Input, Normalisation, Window
 from ai.manifest import Manifest
 from ai.outputs import (
     EvaluationTable,
