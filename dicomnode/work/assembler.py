@@ -26,6 +26,7 @@ from dicomnode.series.assembly import (
 )
 from dicomnode.series.decode import Decoder, decode_here
 from dicomnode.series.explain import (
+    Unit,
     UnitExplanation,
     explain_studies,
     explain_unit,
@@ -35,12 +36,13 @@ from dicomnode.series.headers import read_header, text
 from dicomnode.series.kinds import stands_alone
 from dicomnode.series.quality import assess
 from dicomnode.series.study import StudyExplanation
+from dicomnode.series.urgency import is_urgent
 from dicomnode.work.clock import Silence
 from dicomnode.work.corrections import take_note
 from dicomnode.work.revisions import Difference, compare
 from storage import index, jobs
 from storage.db import Change, Ledger
-from storage.jobs import JobRequest
+from storage.jobs import JobRequest, Priority
 from storage.objects import ObjectStore
 from storage.records import Instance, Series, Study
 from storage.rejections import is_rejected
@@ -268,7 +270,7 @@ class Assembler:
                 rows = [by_path[path] for path in unit.unit.files]
                 for route, package in unit.runs:
                     inputs = {package.manifest.input.role: rows}
-                    request = self._request(series, unit.unit.subject, inputs, (route, package))
+                    request = self._request(series, unit.unit, inputs, (route, package))
                     queued += jobs.enqueue(change, request) is not None
             explanation = json.dumps([unit.as_json() for unit in units])
             routed = sum(len(unit.runs) for unit in units)
@@ -334,9 +336,8 @@ class Assembler:
         }
         primary = next(iter(found.inputs.values()))
         series = Series.get_by_id(primary.series_instance_uid)
-        request = self._request(
-            series, found.study_instance_uid, inputs, (found.route, found.package)
-        )
+        whole = replace(primary, subject=found.study_instance_uid)
+        request = self._request(series, whole, inputs, (found.route, found.package))
         return int(jobs.enqueue(change, request) is not None)
 
     @staticmethod
@@ -356,7 +357,7 @@ class Assembler:
     def _request(
         self,
         series: Series,
-        subject: str,
+        unit: Unit,
         inputs: Mapping[str, Sequence[Instance]],
         run: tuple[RouteSettings, Package],
     ) -> JobRequest:
@@ -364,13 +365,15 @@ class Assembler:
         return JobRequest(
             node_id=self._node_id,
             series=series,
-            subject=subject,
+            subject=unit.subject,
             route=route.name,
             model=package.manifest.reference,
             model_digest=package.digest,
             send_to=route.send_to,
             inputs=inputs,
             settings={"ae_title": self._settings.node.ae_title},
+            priority=_priority(route, unit),
+            source=index.calling_ae_of(series.series_instance_uid) or "",
         )
 
     def _quiet_seconds(self, series_instance_uid: str) -> float:
@@ -387,3 +390,9 @@ class Assembler:
                 if peer.ae_title == title and (found := key(peer)) is not None:
                     return found
         return default
+
+
+def _priority(route: RouteSettings, unit: Unit) -> Priority:
+    if route.priority != "request":
+        return route.priority
+    return "stat" if is_urgent(unit.headers) else "routine"
