@@ -46,10 +46,11 @@ def statistics_of(volume: Volume) -> dict[str, float]:
     return found
 
 
-def thinned(voxels: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Every n-th voxel along each axis, so that at most `MOST` are left."""
-    step = max(1, int(np.ceil((voxels.size / MOST) ** (1 / 3))))
-    steps = tuple(slice(None, None, step if count >= step else 1) for count in voxels.shape)
+def thinned(voxels: NDArray[np.generic], most: int = MOST) -> NDArray[np.float32]:
+    """Every n-th voxel along each axis that is longer than one, so that about `most` are left."""
+    axes = sum(count > 1 for count in voxels.shape) or 1
+    step = max(1, round((voxels.size / most) ** (1 / axes)))
+    steps = tuple(slice(None, None, step if count > 1 else 1) for count in voxels.shape)
     return voxels[steps].astype(np.float32)
 
 
