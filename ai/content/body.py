@@ -51,7 +51,7 @@ class Body:
 
     def extent(self, axis: int) -> NDArray[np.float64]:
         """Size of the body along rows (1) or columns (2) in each axial slice, in mm."""
-        seen = self.mask.any(axis=3 - axis)
+        seen: Mask = np.any(self.mask, axis=3 - axis)
         first = seen.argmax(axis=1)
         last = seen.shape[1] - seen[:, ::-1].argmax(axis=1)
         return np.where(seen.any(axis=1), last - first, 0) * self.spacing[axis]

@@ -106,7 +106,8 @@ def _rows(volume: Volume) -> Floats:
     """Rows of the middle slice, whole ones, so that neighbours stay neighbours."""
     plane = volume.voxels[len(volume.voxels) // 2]
     step = max(1, plane.size // _MOST)
-    return plane[::step].astype(np.float32)
+    rows: Floats = plane[::step].astype(np.float32)
+    return rows
 
 
 def _lowest(*memberships: Callable[[], float]) -> float:
