@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from config.kinds import (
@@ -46,6 +46,20 @@ ResultKind = Literal[
     "pdf",
 ]
 Permission = Literal["echo", "store"]
+ModelReference = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*(@[0-9][0-9A-Za-z.+-]*)?$",
+        json_schema_extra=in_words("a model name, or name@version"),
+    ),
+]
+VersionReference = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*@[0-9][0-9A-Za-z.+-]*$",
+        json_schema_extra=in_words("name@version"),
+    ),
+]
 
 
 class TlsSettings(Section):
@@ -196,6 +210,12 @@ class ModelsSettings(Section):
         description="Seconds a job over its time limit has to stop before its worker is replaced.",
     )
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a job has failed.")
+    require_signature: bool = Field(
+        False, description="Take only packages of the site that a trusted key signed."
+    )
+    trusted_keys: tuple[Path, ...] = Field(
+        (), description="Ed25519 public keys of those who may sign packages, PEM, one a file."
+    )
 
     @property
     def worker_threads(self) -> int:
@@ -233,10 +253,21 @@ class RouteSettings(Section):
         description="For a study: conditions in falling order of preference among its series.",
     )
     inputs: tuple[RouteInputSettings, ...] = ()
-    model: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9-]*(@[0-9][0-9A-Za-z.+-]*)?$",
-        description="Model name, its newest production version; name@version pins a version.",
-        json_schema_extra=in_words("a model name, or name@version"),
+    model: ModelReference = Field(
+        description="Model name, the version of it that serves; name@version pins a version.",
+    )
+    canary: Annotated[float, Field(ge=0, le=100)] = Field(
+        0,
+        description="Percent of studies that a version in validation answers instead; a study is "
+        "always on the same side.",
+    )
+    canary_model: VersionReference | None = Field(
+        None, description="The version that answers them; left out, the newest in validation."
+    )
+    shadow: StrictBool | VersionReference = Field(
+        False,
+        description="Run a version beside the other and keep its results without delivering "
+        "them; true: the newest in validation.",
     )
     priority: Literal["request", "stat", "routine"] = Field(
         "request",
