@@ -23,7 +23,8 @@ from playhouse.migrations import Runner
 
 from config.errors import DatabaseVersionError, StaleStateError, StorageError
 from storage import audit
-from storage.records import TABLES, AuditEvent, Record
+from storage.record import Record
+from storage.records import TABLES, AuditEvent
 
 FILE_NAME = "medai.sqlite"
 MIGRATIONS = Path(__file__).parent / "migrations"

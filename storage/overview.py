@@ -9,6 +9,7 @@ from typing import Any
 from peewee import fn
 
 from storage.db import Ledger
+from storage.record import Record
 from storage.records import (
     Association,
     CircuitBreaker,
@@ -18,7 +19,6 @@ from storage.records import (
     Job,
     ModelBreaker,
     NodeFact,
-    Record,
     Result,
     Series,
     Study,

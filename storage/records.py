@@ -6,8 +6,6 @@ transition tables below are the only place that says which state may follow whic
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from peewee import (
     SQL,
     AutoField,
@@ -16,33 +14,28 @@ from peewee import (
     DoubleField,
     ForeignKeyField,
     IntegerField,
-    Model,
     TextField,
 )
 
-Transitions = dict[str, frozenset[str]]
+from storage.record import Record, transitions
+from storage.watch_records import WATCH_TABLES
 
-
-def _table(**moves: str) -> Transitions:
-    return {state: frozenset(after.split()) for state, after in moves.items()}
-
-
-INSTANCE = _table(
+INSTANCE = transitions(
     stored="indexed quarantined superseded rejected",
     indexed="quarantined superseded rejected",
     quarantined="stored",
     superseded="",
     rejected="",
 )
-SERIES = _table(
+SERIES = transitions(
     receiving="complete",
     complete="routed skipped reopened",
     routed="reopened",
     skipped="reopened",
     reopened="complete",
 )
-STUDY = _table(open="settled", settled="reopened", reopened="settled")
-JOB = _table(
+STUDY = transitions(open="settled", settled="reopened", reopened="settled")
+JOB = transitions(
     queued="running superseded cancelled failed",
     running="validating queued failed superseded cancelled",
     validating="ready queued failed superseded cancelled",
@@ -51,7 +44,7 @@ JOB = _table(
     superseded="",
     cancelled="queued superseded",
 )
-DELIVERY = _table(
+DELIVERY = transitions(
     waiting="sending withdrawn dead",
     sending="accepted waiting refused dead",
     accepted="committed",
@@ -61,25 +54,14 @@ DELIVERY = _table(
     withdrawn="",
 )
 # Where a version of a model stands on this site; its manifest says where it begins.
-MODEL = _table(
+MODEL = transitions(
     development="validation production retired",
     validation="development production retired",
     production="development retired",
     retired="validation production",
 )
 # A circuit breaker: closed lets all through, open nothing, half-open one thing to try with.
-BREAKER = _table(**{"closed": "open", "open": "half-open", "half-open": "open closed"})
-
-
-class Record(Model):
-    """A table; `noun` names its rows in the audit chain."""
-
-    noun: ClassVar[str] = ""
-    transitions: ClassVar[Transitions] = {}
-
-    def label(self) -> str:
-        """What the audit chain calls this row."""
-        return f"{self.noun}:{self.get_id()}"
+BREAKER = transitions(**{"closed": "open", "open": "half-open", "half-open": "open closed"})
 
 
 class NodeFact(Record):
@@ -441,4 +423,5 @@ TABLES: tuple[type[Record], ...] = (
     SeriesAssociation,
     ModelVersion,
     AuditEvent,
+    *WATCH_TABLES,
 )

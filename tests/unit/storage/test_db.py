@@ -20,6 +20,7 @@ from peewee import SqliteDatabase
 from config.errors import DatabaseVersionError, StaleStateError, StorageError
 from storage import attempts, audit, db, dispatch, index, overview
 from storage.db import FAILURES, FILE_NAME, Change, Ledger, open_ledger
+from storage.record import Record
 from storage.records import (
     TABLES,
     AuditEvent,
@@ -28,10 +29,10 @@ from storage.records import (
     Job,
     ModelVersion,
     NodeFact,
-    Record,
     Series,
     Study,
 )
+from storage.watch_records import Alert, Notice
 from tests.storage_rows import a_series, enqueue, in_processes, new_result, open_only, some_jobs
 
 Schema = dict[str, tuple[list[tuple[object, ...]], set[tuple[object, ...]]]]
@@ -366,6 +367,10 @@ def row_in(ledger: Ledger, table: type[Record], state: str) -> Record:
         table.create(name="guarded")
     if table.noun == "model":
         ModelVersion.create(reference="m@1.0.0", digest="d", state=state, changed_at=1.0)
+    if table.noun == "alert":
+        Alert.create(name="queue", rule="queue", subject="", state=state, since=1.0)
+    if table.noun == "notice":
+        Notice.create(channel="webhooks:x", content="{}", state=state, created_at=1.0)
     row: Record = table.select().first()
     table.update(state=state).execute()
     return table.get_by_id(row.get_id())  # type: ignore[no-any-return]
