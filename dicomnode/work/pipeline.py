@@ -23,6 +23,7 @@ from dicomnode.results.rendering import annotated_picture
 from dicomnode.results.write import to_bytes
 from dicomnode.series.decode import Decoder, decode_here
 from dicomnode.series.volume import LoadedSeries, load_series
+from dicomnode.work.deadline import Deadline
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def analyse(
         kinds: Kinds of result beside those that the model's manifest asks for.
         predecessors: What the results take the place of.
         decoder: For compressed pixels.
-        deadline_seconds: Time limit of the model's run.
+        deadline_seconds: Time limit of all of it; each step ends at the limit, or soon after.
         on_proving: Called when the model has answered.
 
     Raises:
@@ -114,20 +115,24 @@ def analyse(
         GateError: A result failed its proof; nothing may leave.
     """
     seconds: dict[str, float] = {}
+    deadline = Deadline(package.manifest.reference, deadline_seconds)
     with _timed(seconds, "decode"):
+        decoder = deadline.over(decoder)
         series = load_series(paths, decoder)
         loaded = {package.manifest.input.role: series}
         loaded |= {role: load_series(files, decoder) for role, files in others.items()}
     _check_inputs(package, loaded)
     volumes = {role: entry.volume for role, entry in loaded.items()}
-    answer = engine.run(package, volumes, deadline_seconds)
+    answer = engine.run(package, volumes, deadline.left())
     seconds |= answer.seconds
     on_proving()
+    deadline.left()
     with _timed(seconds, "encode"):
         sources = Sources(
             answer, series.volume, series.headers, provenance, predecessors=predecessors
         )
         results = _encode({*package.manifest.results, *kinds}, sources)
+    deadline.left()
     with _timed(seconds, "prove"):
         written = {result.kind: result.content for result in results if result.is_dicom}
         findings = prove(written, answer, series.volume, series.headers, provenance)

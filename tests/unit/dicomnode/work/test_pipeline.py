@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -16,7 +17,7 @@ from pydicom.dataset import Dataset
 from ai.engine import Engine
 from ai.package import Package
 from ai.registry import Registry
-from config.errors import ModelFileError, SeriesError
+from config.errors import InferenceError, ModelFileError, SeriesError
 from config.schema import RouteSettings, Settings
 from dicomnode.results.provenance import Provenance
 from dicomnode.work.models import make_engine
@@ -98,6 +99,27 @@ def test_a_radiograph_gives_a_report_and_a_picture(run: Run, registry: Registry)
     analysis = run([factories.cr_image()], "xr-quality")
     assert [result.kind for result in analysis.results] == ["sr"]
     assert picture(analysis, registry.find("xr-quality")).startswith(b"\x89PNG")
+
+
+def test_nothing_is_made_when_the_time_is_up_before_the_model_runs(run: Run) -> None:
+    with pytest.raises(InferenceError, match=r"ct-tissue@1\.0\.0 was stopped: its time was up"):
+        run(factories.ct_series(12, rows=32, columns=40), "ct-tissue", deadline_seconds=1e-4)
+
+
+def test_nothing_is_proved_when_the_time_is_up_after_it_ran(run: Run) -> None:
+    limit, images = 30.0, factories.ct_series(12, rows=32, columns=40)
+    before = time.monotonic
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(InferenceError, match="its time was up"),
+    ):
+        run(
+            images,
+            "ct-tissue",
+            deadline_seconds=limit,
+            on_proving=lambda: patch.setattr(time, "monotonic", lambda: before() + limit),
+        )
 
 
 def test_what_the_model_cannot_take_is_said_before_it_runs(run: Run) -> None:
