@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ai.content.expected import Content
 from ai.tables import Number, Positive, Table, TensorName
 
 Fact = Literal["value_range", "lowest_is_white", "present"]
@@ -84,6 +85,7 @@ class Input(Table):
         fit: ``inside``: `size` is met by one factor for all axes and padding.
         pad: Padding goes to the ``end`` of each axis, or to both sides of the ``centre``.
         least: Each axis is padded to so many voxels at least.
+        content: What the pixels must show before the model sees them.
     """
 
     role: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
@@ -119,6 +121,7 @@ class Input(Table):
     channels: Annotated[int, Field(ge=1, le=63)] = 1
     layout: Literal["NCHW", "NHWC", "NHW", "NCDHW", "NDHWC", "NDHW"]
     facts: dict[str, Fact] = Field(default_factory=dict, description="ONNX input → fact.")
+    content: Content | None = None
 
     @property
     def axes(self) -> int:

@@ -129,7 +129,9 @@ class Finding:
         site: Anatomic site, or None.
         laterality: Side of the site (PS3.16 CID 244), or None.
         severity: Weight of the label in [0, 1], from the manifest.
-        needs_review: The band that asks for a human look was hit.
+        needs_review: A human look is asked for: its score lies in the band that does so, or its
+            input may not be what it is taken for.
+        review_reason: Who asks for it and why, as the end of a sentence.
     """
 
     name: str
@@ -145,6 +147,7 @@ class Finding:
     laterality: Code | None = None
     severity: float = 0.0
     needs_review: bool = False
+    review_reason: str = "the model asks for a human look"
 
 
 @dataclass(frozen=True)

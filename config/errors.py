@@ -8,6 +8,7 @@
     │   ├── NotDicomError      it is not DICOM at all
     │   └── MalformedError     it is DICOM that breaks its own encoding rules
     ├── SeriesError            a series cannot be given to a model; carries a reason code
+    │   └── ContentError       its pixels do not show what the model is for
     ├── ModelError
     │   ├── ManifestError      model.toml is wrong; carries every fault found
     │   ├── ModelFileError     a file of the package is missing or its SHA-256 differs
@@ -104,6 +105,13 @@ class SeriesError(MedAIError):
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class ContentError(SeriesError):
+    """The pixels do not show what the model is for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("content", message)
 
 
 class ModelError(MedAIError):

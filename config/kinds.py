@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -87,6 +87,8 @@ Name = Annotated[
     ),
 ]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
+# What is done where the pixels do not show what a model is for.
+ContentCheck = Literal["skip", "warn", "off"]
 
 
 class Section(BaseModel):

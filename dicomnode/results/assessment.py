@@ -49,7 +49,7 @@ def summarize(answer: Answer, provenance: Provenance) -> Summary:
         located = sum(is_located(answer, finding) for finding in answer.findings)
         overall += f", {located} of them located; overall severity: {severity}"
     advice = [
-        f"Look at {finding.name}: the model itself asks for a human look."
+        f"Look at {finding.name}: {finding.review_reason}."
         for finding in answer.findings
         if finding.needs_review
     ]

@@ -124,7 +124,7 @@ def _in_words(finding: Finding) -> str:
     parts.append(f"Severity of this label, as the model's maker set it: {severity_of(finding)}")
     parts.append(f"Confidence: {confidence_said(finding.confidence)}")
     if finding.needs_review:
-        parts.append("Needs review: the model asks for a human look")
+        parts.append(f"Needs review: {finding.review_reason}")
     return ". ".join(parts) + "."
 
 

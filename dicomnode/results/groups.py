@@ -139,7 +139,7 @@ def _group(
         )
     remarks = [finding.description, f"Confidence: {confidence_said(finding.confidence)}"]
     if finding.needs_review:
-        remarks.append("Needs review: the model asks for a human look.")
+        remarks.append(f"Needs review: {finding.review_reason}.")
     group[0].ContentSequence.extend(remark(text) for text in remarks)
     return group
 

@@ -237,7 +237,7 @@ def _finding_rows(answer: Answer, finding: Finding) -> list[tuple[str, str]]:
         said = f"{entry.value.meaning} (confidence: {confidence_said(entry.confidence)})"
         rows.append((entry.name.meaning, said))
     if finding.needs_review:
-        rows.append(("Review", "the model asks for a human look"))
+        rows.append(("Review", finding.review_reason))
     return rows
 
 
