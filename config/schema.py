@@ -20,6 +20,7 @@ from config.kinds import (
     UID,
     Address,
     AETitle,
+    ContentCheck,
     Fingerprint,
     Host,
     Name,
@@ -273,6 +274,11 @@ class RouteSettings(Section):
         "request",
         description="stat: its jobs run before routine ones; request: where the images' request "
         "says STAT or HIGH, (0040,1003).",
+    )
+    content: ContentCheck = Field(
+        "warn",
+        description="Where the pixels do not show what the model is for: skip does not run it, "
+        "warn marks its findings for a human look, off does not look.",
     )
     send_to: tuple[Name, ...] = Field((), description="Names of destinations.")
 

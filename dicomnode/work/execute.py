@@ -13,7 +13,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from ai.engine import Engine
 from ai.registry import Registry
 from config.errors import ModelError, StaleStateError
-from config.schema import DestinationSettings, Settings
+from config.kinds import ContentCheck
+from config.schema import DestinationSettings, RouteSettings, Settings
 from dicomnode.results.bundle import chain
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.write import deflated
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 # What is kept for a destination that left the settings: what one gets that says nothing of it.
 KINDS: tuple[str, ...] = DestinationSettings.model_fields["results"].default
+
+DEFAULT_CHECK: ContentCheck = RouteSettings.model_fields["content"].default
 
 
 def kinds_to_build(wanted: Mapping[str, Sequence[str]]) -> set[str]:
@@ -123,10 +126,16 @@ class Executor:
             predecessors=predecessors_of(self._store, job),
             decoder=self._decoder,
             deadline_seconds=self._settings.models.job_seconds or None,
+            content=self._content(job.route),
             on_proving=lambda: attempts.start_validating(self._ledger, job),
         )
         self._keep(job, analysis)
         log.info("job.ready", job=job.id, model=job.model, seconds=dict(analysis.seconds))
+
+    def _content(self, name: str) -> ContentCheck:
+        """What a route asks for; of one that left the settings, the default."""
+        found = (route.content for route in self._settings.routes if route.name == name)
+        return next(found, DEFAULT_CHECK)
 
     def _keep(self, job: Job, analysis: Analysis) -> None:
         results = []

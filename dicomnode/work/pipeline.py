@@ -16,6 +16,7 @@ from ai.engine import Engine
 from ai.package import Package
 from ai.types import Answer
 from config.errors import GateError, SeriesError
+from config.kinds import ContentCheck
 from dicomnode.results.bundle import Predecessor, Sources, build_bundle
 from dicomnode.results.gate import prove
 from dicomnode.results.provenance import ModelFacts, Provenance
@@ -23,6 +24,7 @@ from dicomnode.results.rendering import annotated_picture
 from dicomnode.results.write import to_bytes
 from dicomnode.series.decode import Decoder, decode_here
 from dicomnode.series.volume import LoadedSeries, load_series
+from dicomnode.work.content import Judgement, judge, require, with_doubts
 from dicomnode.work.deadline import Deadline
 
 
@@ -54,13 +56,15 @@ class Analysis:
 
     Attributes:
         results: The proved objects, each after those it refers to.
-        seconds: Time by stage: decode, preprocess, run, postprocess, encode, prove.
+        seconds: Time by stage: decode, content, preprocess, run, postprocess, encode, prove.
+        judgement: What the pixels of the inputs show, and why a human look is asked for.
     """
 
     series: LoadedSeries
     answer: Answer
     results: tuple[WrittenResult, ...]
     seconds: Mapping[str, float]
+    judgement: Judgement
 
 
 def model_facts(package: Package) -> ModelFacts:
@@ -93,6 +97,7 @@ def analyse(
     predecessors: tuple[Predecessor, ...] = (),
     decoder: Decoder = decode_here,
     deadline_seconds: float | None = None,
+    content: ContentCheck = "warn",
     on_proving: Callable[[], None] = lambda: None,
 ) -> Analysis:
     """Run a model on a series and prove what it gives.
@@ -107,10 +112,13 @@ def analyse(
         predecessors: What the results take the place of.
         decoder: For compressed pixels.
         deadline_seconds: Time limit of all of it; each step ends at the limit, or soon after.
+        content: What is done where the pixels do not show what the model is for: ``skip`` does not
+            run it, ``warn`` marks every finding for a human look.
         on_proving: Called when the model has answered.
 
     Raises:
         SeriesError: The series cannot be given to the model.
+        ContentError: With ``skip``, its pixels do not show what the model is for.
         ModelError: The model's files are wrong, or it gave no usable answer.
         GateError: A result failed its proof; nothing may leave.
     """
@@ -123,7 +131,10 @@ def analyse(
         loaded |= {role: load_series(files, decoder) for role, files in others.items()}
     _check_inputs(package, loaded)
     volumes = {role: entry.volume for role, entry in loaded.items()}
-    answer = engine.run(package, volumes, deadline.left())
+    with _timed(seconds, "content"):
+        judgement = judge(package, loaded, content)
+        require(judgement, package, content)
+    answer = with_doubts(engine.run(package, volumes, deadline.left()), judgement)
     seconds |= answer.seconds
     on_proving()
     deadline.left()
@@ -138,7 +149,7 @@ def analyse(
         findings = prove(written, answer, series.volume, series.headers, provenance)
     if findings:
         raise GateError([str(finding) for finding in findings])
-    return Analysis(series, answer, results, seconds)
+    return Analysis(series, answer, results, seconds, judgement)
 
 
 def _check_inputs(package: Package, loaded: Mapping[str, LoadedSeries]) -> None:

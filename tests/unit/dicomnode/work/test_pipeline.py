@@ -76,6 +76,7 @@ def test_a_ct_gives_a_segmentation_and_a_report_that_refers_to_it(run: Run) -> N
     assert proving == [True]
     assert set(analysis.seconds) == {
         "decode",
+        "content",
         "preprocess",
         "run",
         "postprocess",

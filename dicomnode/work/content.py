@@ -1,0 +1,111 @@
+"""What the pixels of a model's inputs show, against their headers, the model and its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ai.content.expected import Said, remarks
+from ai.content.fingerprint import Fingerprint, fingerprint
+from ai.package import Package
+from ai.reference import read_reference, unusual
+from ai.types import Answer, Finding
+from config.errors import ContentError, MalformedError
+from config.kinds import ContentCheck
+from dicomnode.series.headers import text
+from dicomnode.series.volume import LoadedSeries
+
+# Defined terms of Body Part Examined (PS3.16 Annex L) by what pixels can tell; those that are not
+# here may be either or both.
+_PARTS: Final = {
+    **dict.fromkeys(("BRAIN", "HEAD", "SKULL"), "head"),
+    **dict.fromkeys(
+        (
+            *("ABDOMEN", "ABDOMENPELVIS", "CHEST", "CHESTABDOMEN", "CHESTABDPELVIS", "HEART"),
+            *("KIDNEY", "LIVER", "LUNG", "PANCREAS", "PELVIS", "PROSTATE", "SPLEEN"),
+        ),
+        "trunk",
+    ),
+    **dict.fromkeys(
+        (
+            *("ANKLE", "ARM", "CALF", "ELBOW", "EXTREMITY", "FOOT", "FOREARM", "HAND", "KNEE"),
+            *("LEG", "THIGH", "WRIST"),
+        ),
+        "other",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found before the model ran.
+
+    Attributes:
+        shown: What the pixels of each input show, by role; empty where nobody looked.
+        doubts: Why an input may not be what it is taken for, one plain sentence each.
+        reason: The first of them that keeps the model from running where the route is strict.
+    """
+
+    shown: Mapping[str, Fingerprint]
+    doubts: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json`."""
+        shown = {role: found.as_json() for role, found in self.shown.items()}
+        return {"shown": shown, "doubts": list(self.doubts)}
+
+
+def judge(package: Package, loaded: Mapping[str, LoadedSeries], check: ContentCheck) -> Judgement:
+    """Look at the inputs of a run.
+
+    Args:
+        package: The model.
+        loaded: Its inputs by role.
+        check: What the route asks for; ``off`` looks at nothing but the model's own reference.
+
+    Raises:
+        ModelFileError: The model's reference cannot be read.
+    """
+    shown = {} if check == "off" else {role: fingerprint(loaded[role].volume) for role in loaded}
+    against = [
+        f"the input {role!r}: {remark}" if len(loaded) > 1 else str(remark)
+        for role, found in shown.items()
+        for remark in remarks(found, _said(loaded[role]), package.manifest.role(role).content)
+    ]
+    reference = read_reference(package)
+    volumes = {role: entry.volume for role, entry in loaded.items()}
+    far = [] if reference is None else [str(entry) for entry in unusual(reference, volumes)]
+    return Judgement(shown, (*against, *far[:3]), against[0] if against else None)
+
+
+def require(judgement: Judgement, package: Package, check: ContentCheck) -> None:
+    """Keep a model from what it is not for, where the route says ``skip``.
+
+    Raises:
+        ContentError: With the reason.
+    """
+    if check == "skip" and judgement.reason is not None:
+        raise ContentError(f"not given to {package.manifest.reference}: {judgement.reason}")
+
+
+def with_doubts(answer: Answer, judgement: Judgement) -> Answer:
+    """The answer with every finding marked for a human look, where there is a doubt."""
+    if not judgement.doubts:
+        return answer
+    marked = tuple(_marked(finding, judgement.doubts) for finding in answer.findings)
+    return replace(answer, findings=marked)
+
+
+def _marked(finding: Finding, doubts: tuple[str, ...]) -> Finding:
+    own = (finding.review_reason,) if finding.needs_review else ()
+    return replace(finding, needs_review=True, review_reason="; ".join((*own, *doubts)))
+
+
+def _said(entry: LoadedSeries) -> Said:
+    try:
+        part = _PARTS.get(text(entry.headers[0], "BodyPartExamined").upper())
+    except MalformedError:
+        part = None
+    return Said(entry.modality, part)
