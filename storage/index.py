@@ -12,6 +12,7 @@ from typing import Any
 
 from peewee import fn
 
+from storage import source_counts
 from storage.db import Change, Ledger
 from storage.records import (
     Association,
@@ -476,7 +477,7 @@ def current_instances_in(study_instance_uid: str) -> list[Instance]:
 
 
 def ripe_studies(quiet_seconds: float) -> list[Study]:
-    """Studies whose series are all answered and that have been quiet."""
+    """Studies whose series are all answered and that have been quiet or are counted."""
     return list(_ripe_studies(time.time(), quiet_seconds))
 
 
@@ -487,7 +488,7 @@ def is_ripe(study: Study, quiet_seconds: float) -> bool:
 
 
 def settle_studies(ledger: Ledger, quiet_seconds: float) -> int:
-    """Settle the studies whose series are all answered and that have been quiet; how many."""
+    """Settle the studies that are ripe, see `ripe_studies`; how many."""
     ripe = _ripe_studies(time.time(), quiet_seconds)
     if not ripe.exists():
         return 0
@@ -495,8 +496,15 @@ def settle_studies(ledger: Ledger, quiet_seconds: float) -> int:
         # Read again under the lock: an object may have come meanwhile.
         studies = list(ripe)
         for study in studies:
-            change.move(study, "settled", reason=f"quiet for {quiet_seconds:g} s")
+            change.move(study, "settled", reason=why_settled(study, quiet_seconds))
     return len(studies)
+
+
+def why_settled(study: Study, quiet_seconds: float) -> str:
+    """What made a study ripe, in words."""
+    if source_counts.agrees(study.study_instance_uid):
+        return "as many came as C-FIND (0020,1208) announced"
+    return f"quiet for {quiet_seconds:g} s"
 
 
 def _ripe_studies(now: float, quiet_seconds: float) -> Any:
@@ -509,6 +517,7 @@ def _ripe_studies(now: float, quiet_seconds: float) -> Any:
             (Study.last_object_at <= now - quiet_seconds)
             # Noted before the clock was set back: all its series are answered, which took a while.
             | (Study.last_object_at > now + quiet_seconds)
+            | source_counts.agreeing()
         )
         & Study.study_instance_uid.not_in(waiting)
     )

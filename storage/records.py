@@ -37,9 +37,10 @@ SERIES = transitions(
 STUDY = transitions(open="settled", settled="reopened", reopened="settled")
 JOB = transitions(
     queued="running superseded cancelled failed",
-    running="validating queued failed superseded cancelled",
+    running="validating queued skipped failed superseded cancelled",
     validating="ready queued failed superseded cancelled",
     ready="superseded",
+    skipped="queued superseded",
     failed="queued superseded",
     superseded="",
     cancelled="queued superseded",
@@ -52,6 +53,10 @@ DELIVERY = transitions(
     refused="waiting",
     dead="waiting",
     withdrawn="",
+)
+# A Modality Performed Procedure Step (PS3.4 F.7.1).
+PROCEDURE_STEP = transitions(
+    **{"in-progress": "completed discontinued", "completed": "", "discontinued": ""}
 )
 # Where a version of a model stands on this site; its manifest says where it begins.
 MODEL = transitions(
@@ -162,7 +167,8 @@ class Series(Record):
     """A series as far as it was received.
 
     `explanation` is the JSON of the quality verdict and of every rule with its reasons,
-    `announced` that of the number of images the source announces, by acquisition.
+    `announced` that of the number of images its headers announce, by acquisition, `completeness`
+    that of the last verdict that it is complete: reason and evidence.
     """
 
     noun = "series"
@@ -181,6 +187,7 @@ class Series(Record):
     forced = BooleanField(default=False)
     explanation = TextField(null=True)
     announced = TextField(null=True)
+    completeness = TextField(null=True)
 
     class Meta:
         table_name = "series"
@@ -366,6 +373,55 @@ class SeriesAssociation(Record):
         primary_key = CompositeKey("series_instance_uid", "association")
 
 
+class ProcedureStep(Record):
+    """One Modality Performed Procedure Step that a peer told of; nothing of the patient is kept."""
+
+    noun = "procedure_step"
+    transitions = PROCEDURE_STEP
+
+    sop_instance_uid = TextField(primary_key=True)
+    calling_ae = TextField()
+    state = TextField(default="in-progress")
+    reason = TextField(null=True)
+    changed_at = DoubleField(index=True)
+
+    class Meta:
+        table_name = "procedure_step"
+
+
+class PerformedObject(Record):
+    """One object that a performed procedure step says it made, and in which series."""
+
+    step = ForeignKeyField(ProcedureStep, column_name="procedure_step_uid")
+    series_instance_uid = TextField(index=True)
+    sop_instance_uid = TextField()
+
+    class Meta:
+        table_name = "performed_object"
+        primary_key = CompositeKey("step", "sop_instance_uid")
+
+
+class SourceCount(Record):
+    """What a source answered when it was asked how many instances a study has.
+
+    `asked` counts the queries since the study's last object came, which was at `asked_of`; none
+    goes out before `not_before`. `instances` is (0020,1208), `by_series` the JSON of (0020,1209)
+    by Series Instance UID; both are of the last answer. `reason` says why there was none.
+    """
+
+    study_instance_uid = TextField(primary_key=True)
+    source = TextField()
+    asked = IntegerField(default=0)
+    asked_of = DoubleField()
+    not_before = DoubleField(default=0.0)
+    instances = IntegerField(null=True)
+    by_series = TextField(default="{}")
+    reason = TextField(null=True)
+
+    class Meta:
+        table_name = "source_count"
+
+
 class ModelVersion(Record):
     """Where one version of a model stands; it has a row once a command said so.
 
@@ -421,6 +477,9 @@ TABLES: tuple[type[Record], ...] = (
     ModelBreaker,
     Rejection,
     SeriesAssociation,
+    ProcedureStep,
+    PerformedObject,
+    SourceCount,
     ModelVersion,
     AuditEvent,
     *WATCH_TABLES,

@@ -16,6 +16,22 @@ from dicomnode.series.headers import count, text
 
 
 @dataclass(frozen=True)
+class Announced:
+    """How many instances a series has, as one source says.
+
+    Attributes:
+        source: Who says it, ``C-FIND (0020,1209)``.
+        instances: How many.
+        provisional: What the source has now, which may grow as what is here does; a gap speaks
+            against it.
+    """
+
+    source: str
+    instances: int
+    provisional: bool = False
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known about the arrival of one series.
 
@@ -23,8 +39,7 @@ class Evidence:
         received: Different instances stored.
         last_object: When the last one came, seconds since the epoch.
         open_associations: Associations that carried one of them and are not released.
-        expected: How many the source announces, or None.
-        expected_source: Who announces it, ``C-FIND (0020,1209)``.
+        announced: What sources say of their number, the surest first.
         single_image: It is complete by its kind: CR, DX, MG or an ultrasound still.
         gap: Slices are missing between others.
         forced: Someone asked that it be taken as it is.
@@ -33,11 +48,15 @@ class Evidence:
     received: int
     last_object: float
     open_associations: int
-    expected: int | None = None
-    expected_source: str = ""
+    announced: tuple[Announced, ...] = ()
     single_image: bool = False
     gap: bool = False
     forced: bool = False
+
+    @property
+    def said(self) -> Announced | None:
+        """What counts of it: who says less than what is here does not know the series."""
+        return next((each for each in self.announced if each.instances >= self.received), None)
 
 
 @dataclass(frozen=True)
@@ -81,14 +100,11 @@ def completeness(
         quiet_seconds: Silence after the last object, associations released.
         give_up_seconds: Silence after which it is taken as it is.
     """
-    received, expected = evidence.received, evidence.expected
-    short = (
-        f"; {evidence.expected_source} announced {expected}"
-        if expected is not None and expected != received
-        else ""
-    )
-    if received > 0 and expected == received:
-        return Complete("count", f"{received} came, as {evidence.expected_source} announced")
+    received, said = evidence.received, evidence.said
+    counted = said is not None and said.instances == received
+    if said is not None and counted and received > 0 and not (evidence.gap and said.provisional):
+        return Complete("count", f"{received} came, as {said.source} announced")
+    short = "" if counted else _contradiction(evidence)
     if received > 0 and evidence.single_image:
         return Complete("single-image", "each object of this kind is complete by itself")
     # The sum, as in `Waiting.until`: of times this large the difference rounds differently.
@@ -111,6 +127,17 @@ def completeness(
         return Complete("forced", f"taken by hand with {received}{short}")
     patience = min(quiet_seconds, give_up_seconds) if calm else give_up_seconds
     return Waiting(evidence.last_object + patience, _why(evidence, patience) + short)
+
+
+def _contradiction(evidence: Evidence) -> str:
+    """What the surest source that could be right says, or the surest of all."""
+    said = evidence.said or next(iter(evidence.announced), None)
+    if said is None:
+        return ""
+    missing = said.instances - evidence.received
+    return f"; {said.source} announced {said.instances}" + (
+        f", {missing} not here" if missing > 0 else ""
+    )
 
 
 def _why(evidence: Evidence, patience: float) -> str:

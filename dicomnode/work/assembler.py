@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 from pydicom import Dataset
 
-from ai.package import Package
 from ai.registry import Registry
 from config.errors import InputError, MedAIError, StorageError, UnreadableError
-from config.schema import PeerSettings, RouteSettings, Settings
+from config.schema import RouteSettings, Settings
 from dicomnode.results.provenance import made_here
 from dicomnode.series.assembly import (
     Complete,
@@ -35,8 +33,10 @@ from dicomnode.series.explain import (
 from dicomnode.series.headers import read_header, text
 from dicomnode.series.kinds import stands_alone
 from dicomnode.series.quality import assess
+from dicomnode.series.split import LIVE, Asked
 from dicomnode.series.study import StudyExplanation
 from dicomnode.series.urgency import is_urgent
+from dicomnode.work import sources
 from dicomnode.work.clock import Silence
 from dicomnode.work.corrections import take_note
 from dicomnode.work.revisions import Difference, compare
@@ -48,8 +48,6 @@ from storage.records import Instance, Series, Study
 from storage.rejections import is_rejected
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 BATCH = 200
 LONGEST_PAUSE = 60.0
@@ -223,7 +221,6 @@ class Assembler:
     def _verdict(self, series: Series) -> tuple[Verdict, Members | None]:
         """The verdict, and the series' members where it took reading them."""
         uid = series.series_instance_uid
-        trusted = self._of_peer(uid, lambda peer: peer.trust_counts or None, False)
         evidence = Evidence(
             received=series.instances,
             # Whose association broke off calls again to send the rest: its silence begins then.
@@ -231,15 +228,14 @@ class Assembler:
                 uid, max(series.last_object_at, index.last_broken_off(uid))
             ),
             open_associations=index.open_associations_of(uid),
-            expected=index.expected_of(series) if trusted else None,
-            expected_source="its headers",
+            announced=sources.announced(series, self._settings),
             single_image=series.single_image,
             forced=series.forced,
         )
         limits = (self._quiet_seconds(uid), self._settings.series.give_up_seconds)
         verdict = completeness(evidence, time.time(), *limits)
         members = None
-        if isinstance(verdict, Complete) and verdict.reason == "quiet":
+        if isinstance(verdict, Complete) and verdict.reason in ("quiet", "count"):
             # The headers are read only now, when a gap could still change the verdict, and once
             # for what has come so far, not at every step.
             so_far = (series.instances, series.last_object_at)
@@ -263,17 +259,22 @@ class Assembler:
         ]
         by_path = dict(zip(paths, rows, strict=True))
         with self._ledger.transaction() as change:
-            change.move(series, "complete", reason=f"{verdict.reason}: {verdict.evidence}")
+            change.move(
+                series,
+                "complete",
+                reason=f"{verdict.reason}: {verdict.evidence}",
+                completeness=json.dumps(asdict(verdict)),
+            )
             queued = 0
             self._supersede_unasked(change, series, units)
             for unit in units:
                 rows = [by_path[path] for path in unit.unit.files]
-                for route, package in unit.runs:
-                    inputs = {package.manifest.input.role: rows}
-                    request = self._request(series, unit.unit, inputs, (route, package))
+                for run in unit.asked:
+                    inputs = {run.package.manifest.input.role: rows}
+                    request = self._request(series, unit.unit, inputs, run)
                     queued += jobs.enqueue(change, request) is not None
             explanation = json.dumps([unit.as_json() for unit in units])
-            routed = sum(len(unit.runs) for unit in units)
+            routed = sum(len(unit.asked) for unit in units)
             if routed:
                 change.move(
                     series,
@@ -318,11 +319,12 @@ class Assembler:
             if not index.is_ripe(study, quiet):
                 return 0  # an object came meanwhile
             explanation = json.dumps([each.as_json() for each in found])
-            reason = " ".join([f"quiet for {quiet:g} s.", *(each.outcome for each in found)])
+            ripe = f"{index.why_settled(study, quiet)}."
+            reason = " ".join([ripe, *(each.outcome for each in found)])
             change.move(study, "settled", reason=reason, explanation=explanation)
-            asked = {each.route.name for each in found if each.package is not None}
+            asked = {(each.route.name, each.mode) for each in found if each.package is not None}
             for job in jobs.current_jobs_in(study.study_instance_uid):
-                if job.subject == study.study_instance_uid and job.route not in asked:
+                if job.subject == study.study_instance_uid and (job.route, job.mode) not in asked:
                     jobs.supersede(change, job, "the study as it is now does not go to this model")
             return sum(self._enqueue_study(change, each, by_path) for each in found)
 
@@ -337,7 +339,8 @@ class Assembler:
         primary = next(iter(found.inputs.values()))
         series = Series.get_by_id(primary.series_instance_uid)
         whole = replace(primary, subject=found.study_instance_uid)
-        request = self._request(series, whole, inputs, (found.route, found.package))
+        run = Asked(found.route, found.package, found.mode)
+        request = self._request(series, whole, inputs, run)
         return int(jobs.enqueue(change, request) is not None)
 
     @staticmethod
@@ -349,9 +352,11 @@ class Assembler:
         After a late object or a correction a series may no longer be sound or match the route;
         what was made of it as it was must not go out.
         """
-        asked = {(unit.unit.subject, route.name) for unit in units for route, _ in unit.runs}
+        asked = {
+            (unit.unit.subject, run.route.name, run.mode) for unit in units for run in unit.asked
+        }
         for job in jobs.current_jobs_of(series):
-            if (job.subject, job.route) not in asked:
+            if (job.subject, job.route, job.mode) not in asked:
                 jobs.supersede(change, job, "the series as it is now does not go to this model")
 
     def _request(
@@ -359,37 +364,28 @@ class Assembler:
         series: Series,
         unit: Unit,
         inputs: Mapping[str, Sequence[Instance]],
-        run: tuple[RouteSettings, Package],
+        run: Asked,
     ) -> JobRequest:
-        route, package = run
+        live = run.mode == LIVE
         return JobRequest(
             node_id=self._node_id,
             series=series,
             subject=unit.subject,
-            route=route.name,
-            model=package.manifest.reference,
-            model_digest=package.digest,
-            send_to=route.send_to,
+            route=run.route.name,
+            model=run.package.manifest.reference,
+            model_digest=run.package.digest,
+            mode=run.mode,
+            send_to=run.route.send_to if live else (),
             inputs=inputs,
             settings={"ae_title": self._settings.node.ae_title},
-            priority=_priority(route, unit),
+            priority=_priority(run.route, unit) if live else "routine",
             source=index.calling_ae_of(series.series_instance_uid) or "",
         )
 
     def _quiet_seconds(self, series_instance_uid: str) -> float:
-        default = self._settings.series.quiet_seconds
-        return self._of_peer(series_instance_uid, lambda peer: peer.quiet_seconds, default)
-
-    def _of_peer(
-        self, series_instance_uid: str, key: Callable[[PeerSettings], T | None], default: T
-    ) -> T:
-        """What the settings say of the peer that sent a series, by its own title or by ``*``."""
         calling_ae = index.calling_ae_of(series_instance_uid)
-        for title in (calling_ae, "*"):
-            for peer in self._settings.peers:
-                if peer.ae_title == title and (found := key(peer)) is not None:
-                    return found
-        return default
+        of_peer = sources.of_peer(self._settings, calling_ae, lambda peer: peer.quiet_seconds)
+        return self._settings.series.quiet_seconds if of_peer is None else of_peer
 
 
 def _priority(route: RouteSettings, unit: Unit) -> Priority:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomnode.series.assembly import Complete, Evidence, Waiting, completeness
+from dicomnode.series.assembly import Announced, Complete, Evidence, Waiting, completeness
 
 EXAMPLES = settings(max_examples=200, deadline=None)
 
@@ -18,13 +18,12 @@ limits = st.tuples(st.floats(0, 100), st.floats(0, 1000))
 
 @st.composite
 def evidence(draw: st.DrawFn) -> Evidence:
-    expected = draw(st.none() | st.integers(1, 20))
+    sources = st.builds(Announced, st.just("C-FIND"), st.integers(1, 20), st.booleans())
     return Evidence(
         received=draw(st.integers(1, 20)),
         last_object=START + draw(seconds),
         open_associations=draw(st.integers(0, 2)),
-        expected=expected,
-        expected_source="" if expected is None else "C-FIND (0020,1209)",
+        announced=tuple(draw(st.lists(sources, max_size=3))),
         single_image=draw(st.booleans()),
         gap=draw(st.booleans()),
         forced=draw(st.booleans()),
@@ -39,8 +38,10 @@ def test_the_reason_is_the_first_that_holds(
     now = known.last_object + silence
     quiet, give_up = limit
     last = known.last_object
+    told = [each for each in known.announced if each.instances >= known.received]
+    counted = bool(told) and told[0].instances == known.received
     expected = [
-        (known.expected == known.received, "count"),
+        (counted and not (known.gap and told[0].provisional), "count"),
         (known.single_image, "single-image"),
         (not known.open_associations and not known.gap and now >= last + quiet, "quiet"),
         (now >= last + give_up, "timeout"),
@@ -130,11 +131,11 @@ def test_single_images_and_what_is_forced_do_not_wait(
 
 def test_a_count_that_does_not_agree_is_told_and_does_not_hold_up() -> None:
     known = Evidence(
-        received=9, last_object=START, open_associations=0, expected=10, expected_source="MPPS"
+        received=9, last_object=START, open_associations=0, announced=(Announced("MPPS", 10),)
     )
     waiting = completeness(known, START, 10, 900)
     assert isinstance(waiting, Waiting)
-    assert "MPPS announced 10" in waiting.why
+    assert "MPPS announced 10, 1 not here" in waiting.why
     quiet = completeness(known, START + 10, 10, 900)
     assert isinstance(quiet, Complete)
-    assert (quiet.reason, "MPPS announced 10" in quiet.evidence) == ("quiet", True)
+    assert (quiet.reason, "MPPS announced 10, 1 not here" in quiet.evidence) == ("quiet", True)

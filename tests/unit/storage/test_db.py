@@ -29,6 +29,7 @@ from storage.records import (
     Job,
     ModelVersion,
     NodeFact,
+    ProcedureStep,
     Series,
     Study,
 )
@@ -367,6 +368,8 @@ def row_in(ledger: Ledger, table: type[Record], state: str) -> Record:
         table.create(name="guarded")
     if table.noun == "model":
         ModelVersion.create(reference="m@1.0.0", digest="d", state=state, changed_at=1.0)
+    if table.noun == "procedure_step":
+        ProcedureStep.create(sop_instance_uid="1.7", calling_ae="CT1", changed_at=1.0)
     if table.noun == "alert":
         Alert.create(name="queue", rule="queue", subject="", state=state, since=1.0)
     if table.noun == "notice":

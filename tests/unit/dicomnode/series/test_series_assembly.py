@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.series.assembly import Complete, Evidence, Waiting, completeness
+from dicomnode.series.assembly import Announced, Complete, Evidence, Waiting, completeness
 
 LAST = 1000.0
 QUIET, GIVE_UP = 10.0, 900.0
+NOW = Announced("C-FIND", 50, provisional=True)
 BASE = Evidence(received=50, last_object=LAST, open_associations=0)
 
 
@@ -20,11 +21,16 @@ def judge(evidence: Evidence, after: float) -> Complete | Waiting:
 @pytest.mark.parametrize(
     ("evidence", "after", "reason"),
     [
-        (replace(BASE, expected=50, expected_source="MPPS", open_associations=1), 0, "count"),
-        (replace(BASE, expected=50, expected_source="MPPS", gap=True), 0, "count"),
+        (replace(BASE, announced=(Announced("MPPS", 50),), open_associations=1), 0, "count"),
+        (replace(BASE, announced=(Announced("MPPS", 50),), gap=True), 0, "count"),
         (replace(BASE, received=1, single_image=True, open_associations=1), 0, "single-image"),
+        (replace(BASE, announced=(NOW,), open_associations=1), 2, "count"),
+        (replace(BASE, announced=(NOW,), gap=True), GIVE_UP, "timeout"),
+        (replace(BASE, announced=(Announced("MPPS", 60), NOW)), QUIET, "quiet"),
+        (replace(BASE, announced=(Announced("MPPS", 40), NOW)), 0, "count"),
+        (replace(BASE, announced=(Announced("MPPS", 40),)), QUIET, "quiet"),
         (BASE, QUIET, "quiet"),
-        (replace(BASE, expected=60, expected_source="MPPS"), QUIET, "quiet"),
+        (replace(BASE, announced=(Announced("MPPS", 60),)), QUIET, "quiet"),
         (replace(BASE, open_associations=2), GIVE_UP, "timeout"),
         (replace(BASE, gap=True), GIVE_UP, "timeout"),
         (replace(BASE, forced=True), 1, "forced"),
@@ -46,8 +52,9 @@ def test_complete(evidence: Evidence, after: float, reason: str) -> None:
         (BASE, QUIET - 0.001, LAST + QUIET, "silence"),
         (replace(BASE, open_associations=1), 500, LAST + GIVE_UP, "open"),
         (replace(BASE, gap=True), 500, LAST + GIVE_UP, "missing"),
-        (replace(BASE, expected=60, expected_source="MPPS"), 1, LAST + QUIET, "announced 60"),
-        (replace(BASE, received=0, expected=0), 1, LAST + QUIET, "silence"),
+        (replace(BASE, announced=(Announced("MPPS", 60),)), 1, LAST + QUIET, "announced 60"),
+        (replace(BASE, announced=(NOW,), gap=True), QUIET, LAST + GIVE_UP, "missing"),
+        (replace(BASE, received=0, announced=(Announced("MPPS", 0),)), 1, LAST + QUIET, "silence"),
     ],
 )
 def test_waiting(evidence: Evidence, after: float, until: float, why: str) -> None:
@@ -58,7 +65,7 @@ def test_waiting(evidence: Evidence, after: float, until: float, why: str) -> No
 
 
 def test_the_evidence_says_what_was_announced_and_did_not_come() -> None:
-    verdict = judge(replace(BASE, expected=60, expected_source="C-FIND"), QUIET)
+    verdict = judge(replace(BASE, announced=(Announced("C-FIND", 60),)), QUIET)
     assert isinstance(verdict, Complete)
     assert "50 came" in verdict.evidence
     assert "C-FIND announced 60" in verdict.evidence
