@@ -6,11 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ai.segments import MOST, Cleaning, Intensity, Labels, SegmentTable, segments_of
 from ai.tables import (
     Activation,
     Category,
     Concept,
+    Index,
     Laterality,
+    Name,
     Number,
     Probability,
     Sentence,
@@ -20,82 +23,7 @@ from ai.tables import (
 )
 from ai.types import Segment
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9 -]{0,63}$")]
-Index = Annotated[int, Field(ge=0, le=65535)]
 Size = Annotated[int, Field(ge=1, le=4096)]
-Byte = Annotated[int, Field(ge=0, le=255)]
-Statistic = Literal["mean", "min", "max", "sd"]
-
-
-class Labels(Table):
-    """``[output.labels]``: the tensor that says which segment each voxel belongs to.
-
-    Attributes:
-        encoding: ``index``, a voxel holds the number of its segment; ``channels``, a voxel has one
-            score a channel.
-        activation: Makes probabilities of the scores; ``none`` where they are such already.
-        select: ``argmax``, the channel with the highest probability, 0 being no segment;
-            ``threshold``, the most probable of the segments at or above their threshold.
-        confidence: ``mean``, a segment's confidence is the mean probability of its voxels.
-        probabilities: Keep the probability of each segment in each voxel, for fractional
-            segmentations; takes four bytes a voxel and segment.
-    """
-
-    tensor: TensorName
-    layout: Literal["NHW", "NCHW", "NHWC", "NDHW", "NCDHW", "NDHWC"]
-    encoding: Literal["index", "channels"]
-    activation: Activation = "none"
-    select: Literal["argmax", "threshold"] = "argmax"
-    confidence: Literal["none", "mean"] = "none"
-    probabilities: bool = False
-
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Labels:
-        if self.encoding == "channels" and "C" not in self.layout:
-            raise ValueError('encoding = "channels" needs a layout with C')
-        if self.encoding == "index" and (
-            (self.activation, self.select, self.confidence) != ("none", "argmax", "none")
-            or self.probabilities
-        ):
-            raise ValueError(
-                'encoding = "index" has no activation, selection, confidence or probabilities'
-            )
-        return self
-
-
-class SegmentTable(Table):
-    """``[[output.segment]]``: one label of a segmentation.
-
-    Attributes:
-        number: Its value in the result, and in the tensor where that holds numbers.
-        channel: Its channel where the tensor has channels; `number` unless given.
-        threshold: Lowest probability where `Labels.select` is ``threshold``.
-        severity: Weight for the order of findings.
-    """
-
-    number: Annotated[int, Field(ge=1, le=255)]
-    label: Name
-    category: Category
-    type: Category
-    color: tuple[Byte, Byte, Byte]
-    description: Sentence
-    severity: Probability = 0.0
-    channel: Index | None = None
-    threshold: Probability = 0.5
-    site: Concept | None = None
-    laterality: Laterality | None = None
-
-    @property
-    def source_channel(self) -> int:
-        """Channel of the tensor."""
-        return self.number if self.channel is None else self.channel
-
-
-class Intensity(Table):
-    """``[output.intensity]``: statistics of the input's own values inside each segment."""
-
-    name: Concept
-    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)]
 
 
 class Score(Table):
@@ -218,6 +146,7 @@ class Output(Table):
     """``[output]``.
 
     Attributes:
+        cleaning: Of every segment that has none of its own.
         volume: Measure the volume of each segment in mL.
         saliency: A heat map of the most significant finding that has a score.
     """
@@ -225,6 +154,7 @@ class Output(Table):
     task: Literal["segmentation", "classification", "measurement"]
     labels: Labels | None = None
     segment: tuple[SegmentTable, ...] = ()
+    cleaning: Cleaning | None = None
     volume: bool = False
     intensity: Intensity | None = None
     finding: tuple[FindingTable, ...] = ()
@@ -232,10 +162,7 @@ class Output(Table):
 
     def segments(self) -> tuple[Segment, ...]:
         """The labels of a segmentation, by number."""
-        return tuple(
-            Segment(entry.number, entry.label, entry.category, entry.type, entry.color)
-            for entry in sorted(self.segment, key=lambda entry: entry.number)
-        )
+        return segments_of(self.segment)
 
     def tensors(self) -> tuple[str, ...]:
         """Names of the ONNX outputs that are read."""
@@ -254,6 +181,21 @@ class Output(Table):
         )
 
     @property
+    def settles(self) -> bool:
+        """The label volume is worked on as a whole after the last run."""
+        return any(self.cleaning_of(entry) or entry.instances for entry in self.segment)
+
+    def cleaning_of(self, entry: SegmentTable) -> Cleaning | None:
+        """What is done to a segment."""
+        return entry.cleaning or self.cleaning
+
+    @property
+    def measures_size(self) -> bool:
+        """Something depends on the size of a voxel."""
+        cleanings = [self.cleaning_of(entry) for entry in self.segment]
+        return self.volume or any(each and each.smallest_mm3 for each in cleanings)
+
+    @property
     def has_regions(self) -> bool:
         """Some finding has a region."""
         return any(finding.region for finding in self.finding)
@@ -263,6 +205,8 @@ class Output(Table):
         numbers = [entry.number for entry in self.segment]
         names = [entry.label for entry in self.segment] + [entry.name for entry in self.finding]
         segmentation = self.task == "segmentation"
+        sources = [source for entry in self.segment for source in entry.all_sources]
+        exclusive = self.labels is not None and self.labels.select == "argmax"
         problems = [
             (
                 segmentation != (self.labels is not None) or segmentation != bool(self.segment),
@@ -270,14 +214,31 @@ class Output(Table):
             ),
             (not segmentation and not self.finding, f"task {self.task!r} needs a finding"),
             (
-                not segmentation and (self.volume or self.intensity is not None),
-                "volume and intensity are measured of segments",
+                not segmentation
+                and (self.volume or self.intensity is not None or self.cleaning is not None),
+                "volume, intensity and cleaning are of segments",
             ),
             (
                 self.saliency is not None and not any(entry.score for entry in self.finding),
                 "saliency explains a score, and no finding has one",
             ),
             (len(set(numbers)) != len(numbers), "segment numbers are unique"),
+            (
+                bool(numbers) and max(numbers) > len(numbers),
+                "segment numbers run from 1 without a gap (PS3.3 C.8.20.2)",
+            ),
+            (
+                exclusive and len(set(sources)) != len(sources),
+                "a channel or number of the tensor belongs to one segment",
+            ),
+            (
+                self.settles and self.labels is not None and self.labels.probabilities,
+                "cleaning and instances change labels, which probabilities = true would not follow",
+            ),
+            (
+                sum(entry.instances or 1 for entry in self.segment) > MOST,
+                f"segments and the most instances of each are {MOST} at most together",
+            ),
             (len(set(names)) != len(names), "labels of segments and names of findings are unique"),
         ]
         wrong = [text for fails, text in problems if fails]

@@ -98,7 +98,7 @@ class Package:
                 "its place in the patient is not known",
             ),
             (
-                output.volume and volume.voxel_volume_ml is None,
+                output.measures_size and volume.voxel_volume_ml is None,
                 "the spacing is not known, so no volume can be measured",
             ),
         ]

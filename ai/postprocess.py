@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.outputs import (
-    EvaluationTable,
-    FindingTable,
-    Labels,
-    MeasurementTable,
-    SegmentTable,
-)
+from ai.outputs import EvaluationTable, FindingTable, MeasurementTable
 from ai.preprocess import Plan, Shape
+from ai.segments import Labels, SegmentTable
 from ai.tables import Activation
 from ai.tally import Tally
 from ai.types import Code, Confidence, Evaluation, Finding, Measurement, Region
@@ -74,17 +69,22 @@ def label_block(
     if spec.encoding == "index":
         return _numbered(spec, segments, _in_grid(spec, tensor, shape)), None
     scores = _probabilities(spec, segments, tensor, shape)
+    fused = _fused(spec, segments, scores)
+    numbers = np.array([0, *(entry.number for entry in segments)], np.uint8)
     if spec.select == "argmax":
-        numbers = np.zeros(len(scores), np.uint8)
-        for entry in segments:
-            numbers[entry.source_channel] = entry.number
-        return np.asarray(numbers[scores.argmax(axis=0)]), scores.max(axis=0)
-    chosen = [entry.source_channel for entry in segments]
+        places = np.zeros(len(scores), np.intp)
+        for place, entry in enumerate(segments):
+            places[list(entry.all_sources)] = place + 1
+        chosen = places[scores.argmax(axis=0)]
+        sure = np.take_along_axis(fused, np.maximum(chosen - 1, 0)[None], axis=0)[0]
+        return numbers[chosen], np.where(chosen > 0, sure, scores.max(axis=0))
+    ranks = np.array([entry.priority for entry in segments], np.float32)[:, None, None, None]
     limits = np.array([entry.threshold for entry in segments], np.float32)[:, None, None, None]
-    passing = np.where(scores[chosen] >= limits, scores[chosen], np.float32(-1))
-    best, highest = passing.argmax(axis=0), passing.max(axis=0)
-    numbers = np.array([entry.number for entry in segments], np.uint8)
-    return np.where(highest >= 0, numbers[best], np.uint8(0)), highest
+    # A step of rank is more than any difference of probabilities.
+    best = np.where(fused >= limits, fused + 2.0 * ranks, np.float32(-1)).argmax(axis=0)
+    sure = np.take_along_axis(fused, best[None], axis=0)[0]
+    passing = sure >= np.take_along_axis(limits, best[None], axis=0)[0]
+    return np.where(passing, numbers[best + 1], np.uint8(0)), np.where(passing, sure, -1)
 
 
 def probability_block(
@@ -99,8 +99,18 @@ def probability_block(
     """
     scores = _probabilities(spec, segments, tensor, shape)
     by_number = sorted(segments, key=lambda entry: entry.number)
-    chosen = scores[[entry.source_channel for entry in by_number]]
-    return np.clip(chosen, 0.0, 1.0)
+    return np.clip(_fused(spec, by_number, scores), 0.0, 1.0)
+
+
+def _fused(
+    spec: Labels, segments: Sequence[SegmentTable], scores: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Probability of each segment, whose channels exclude each other after a softmax."""
+    join = np.sum if spec.activation == "softmax" else np.max
+    parts = [list(entry.all_sources) for entry in segments]
+    if all(len(part) == 1 for part in parts):
+        return scores[[part[0] for part in parts]]
+    return np.stack([join(scores[part], axis=0) for part in parts])
 
 
 def _in_grid(spec: Labels, tensor: NDArray[Any], shape: Shape) -> NDArray[Any]:
@@ -114,7 +124,7 @@ def _probabilities(
     spec: Labels, segments: tuple[SegmentTable, ...], tensor: NDArray[Any], shape: Shape
 ) -> NDArray[np.float32]:
     scores = _in_grid(spec, tensor, shape)
-    if len(scores) <= max(entry.source_channel for entry in segments):
+    if len(scores) <= max(max(entry.all_sources) for entry in segments):
         raise InferenceError(f"{spec.tensor} has {len(scores)} channels, too few for its segments")
     made: NDArray[np.float32] = activate(scores.astype(np.float32), spec.activation, axis=0)
     if made.min() < -_ROUNDING or made.max() > 1 + _ROUNDING:
@@ -133,11 +143,15 @@ def _numbered(
     whole: NDArray[np.uint8] = labels.astype(np.uint8)
     if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
         raise InferenceError(f"{spec.tensor} holds labels that are no whole numbers")
+    table, known = np.zeros(256, np.uint8), np.zeros(256, bool)
+    for entry in segments:
+        sources = [source for source in entry.all_sources if source < len(table)]
+        table[sources], known[sources] = entry.number, True
     present = np.flatnonzero(np.bincount(whole.reshape(-1), minlength=1))
-    unknown = sorted(set(present.tolist()) - {0} - {entry.number for entry in segments})
-    if unknown:
+    unknown = sorted(set(present.tolist()) - {0} - set(np.flatnonzero(known).tolist()))
+    if unknown and spec.undeclared == "refused":
         raise InferenceError(f"{spec.tensor} holds labels that nobody declared: {unknown}")
-    return whole
+    return table[whole]
 
 
 def channels_first(layout: str, tensor: NDArray[Any]) -> NDArray[Any]:
@@ -166,11 +180,12 @@ def activate(scores: NDArray[Any], activation: Activation, axis: int) -> NDArray
     return scores
 
 
-def segment_findings(plan: Plan, tally: Tally, basis: str) -> list[Sized]:
+def segment_findings(
+    plan: Plan, tally: Tally, segments: Iterable[SegmentTable], basis: str
+) -> list[Sized]:
     """A finding for each segment that has voxels, with its share of the image's voxels."""
-    output = tally.output
     found: list[Sized] = []
-    for entry in sorted(output.segment, key=lambda entry: entry.number):
+    for entry in sorted(segments, key=lambda entry: entry.number):
         count = int(tally.count[entry.number])
         if count == 0:
             continue

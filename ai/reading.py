@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ai import postprocess
 from ai.manifest import Manifest
 from ai.preprocess import Plan
+from ai.segments import SegmentTable, segments_of
+from ai.settle import settle
 from ai.tally import Tally
 from ai.types import Answer, Volume
 
@@ -36,6 +38,9 @@ class Reading:
         shape, spec = volume.voxels.shape, manifest.output.labels
         self.labels = np.zeros(shape, np.uint8) if spec else None
         kept = spec is not None and spec.probabilities
+        # How sure the model is of each voxel, where segments change after the last run.
+        surely = spec is not None and spec.confidence == "mean" and manifest.output.settles
+        self._sure = np.zeros(shape, np.float16) if surely else None
         self.probabilities = (
             np.zeros((len(self._output.segment), *shape), np.float32) if kept else None
         )
@@ -80,7 +85,9 @@ class Reading:
         spec, plan = self._output.labels, self._plan
         if spec is None or self.labels is None:
             return
-        if sure is not None and spec.confidence == "mean":
+        if sure is not None and self._sure is not None:
+            plan.oriented(self._sure)[start:stop] = plan.back(sure, stop - start)
+        elif sure is not None and spec.confidence == "mean":
             self._tally.add_probabilities(plan.unpadded(labels), plan.unpadded(sure))
         plan.oriented(self.labels)[start:stop] = plan.back(labels, stop - start)
 
@@ -93,13 +100,24 @@ class Reading:
             InferenceError: No usable answer.
         """
         basis = self._manifest.basis
-        if self.labels is not None:
-            self._tally.add(self.labels, self._volume.voxels)
         found = postprocess.tensor_findings(self._plan, self._output.finding, self._last, basis)
-        found += postprocess.segment_findings(self._plan, self._tally, basis)
+        labels, entries = self._settled()
+        found += postprocess.segment_findings(self._plan, self._tally, entries, basis)
         return Answer(
             findings=postprocess.ordered(found),
-            labels=self.labels,
-            segments=self._output.segments(),
+            labels=labels,
+            segments=segments_of(entries),
             probabilities=self.probabilities,
         )
+
+    def _settled(self) -> tuple[NDArray[np.uint8] | None, tuple[SegmentTable, ...]]:
+        """The label volume as it goes out, counted, and what its numbers mean."""
+        if self.labels is None:
+            return None, ()
+        voxel = self._volume.voxel_volume_ml
+        settled = settle(self._output, self.labels, None if voxel is None else 1000.0 * voxel)
+        self._tally.add(settled.labels, self._volume.voxels)
+        if self._sure is not None:
+            for plane, sure in zip(settled.labels, self._sure, strict=True):
+                self._tally.add_probabilities(plane, sure.astype(np.float32))
+        return settled.labels, settled.segments

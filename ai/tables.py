@@ -20,6 +20,12 @@ Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Sentence = Annotated[str, Field(min_length=1, max_length=1024)]
 TensorName = Annotated[str, Field(min_length=1, max_length=256)]
+# Forward slashes only, no leading slash or dot, no way up: it becomes a path.
+FileName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")
+]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9 -]{0,63}$")]
+Index = Annotated[int, Field(ge=0, le=65535)]
 Activation = Literal["none", "sigmoid", "softmax"]
 
 

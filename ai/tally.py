@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.outputs import Output, Statistic
+from ai.outputs import Output
+from ai.segments import Statistic
 
 _LABELS = 256
 

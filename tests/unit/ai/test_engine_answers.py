@@ -30,7 +30,7 @@ select = "threshold"
 confidence = "mean"
 
 [[output.segment]]
-number = 7
+number = 1
 label = "likely"
 channel = 0
 threshold = 0.25
@@ -60,11 +60,11 @@ def test_a_segment_is_as_sure_as_its_voxels_are_and_padding_counts_for_nothing(
     voxels[:, :, 0] = 0.125
     answer = engine.run(package, {"image": make_volume(voxels)})
     assert answer.labels is not None
-    assert set(np.unique(answer.labels)) == {0, 7}
+    assert set(np.unique(answer.labels)) == {0, 1}
     (finding,) = answer.findings
     assert finding.confidence.basis == "model"
     if not size:
-        assert np.array_equal(answer.labels, 7 * (voxels >= 0.25))
+        assert np.array_equal(answer.labels, 1 * (voxels >= 0.25))
         assert finding.confidence == Confidence(pytest.approx((2 * 0.5 + 0.75) / 3), "model")
     assert finding.confidence.value is not None
     assert 0.4 < finding.confidence.value < 0.7  # the padding would bring 1.0

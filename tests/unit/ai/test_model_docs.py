@@ -11,17 +11,9 @@ import pytest
 from ai.engine import Engine
 from ai.inputs import Crop, Input, Normalisation, Window
 from ai.manifest import Manifest
-from ai.outputs import (
-    EvaluationTable,
-    FindingTable,
-    Intensity,
-    Labels,
-    MeasurementTable,
-    Output,
-    Score,
-    SegmentTable,
-)
+from ai.outputs import EvaluationTable, FindingTable, MeasurementTable, Output, Score
 from ai.registry import Registry
+from ai.segments import Cleaning, Intensity, Labels, SegmentTable
 from ai.session import SessionCache
 from ai.types import Volume
 
@@ -68,8 +60,8 @@ def test_the_worked_example_is_a_package_that_answers(
 
 def test_every_key_of_the_format_is_on_the_page() -> None:
     tables = (
-        Manifest, Input, Crop, Window, Normalisation, Output, Labels, SegmentTable, Intensity,
-        Score, FindingTable, MeasurementTable, EvaluationTable,
+        Manifest, Input, Crop, Window, Normalisation, Output, Labels, SegmentTable, Cleaning,
+        Intensity, Score, FindingTable, MeasurementTable, EvaluationTable,
     )  # fmt: skip
     missing = [
         f"{table.__name__}.{key}"

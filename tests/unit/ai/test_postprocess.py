@@ -13,10 +13,19 @@ from onnx import TensorProto
 from ai.engine import Engine
 from ai.inputs import Input
 from ai.models.graph import Graph
-from ai.outputs import FindingTable, Labels, Output, SegmentTable
+from ai.outputs import FindingTable, Output
 from ai.package import Package
-from ai.postprocess import activate, check, label_block, ordered, significance, tensor_findings
+from ai.postprocess import (
+    activate,
+    check,
+    label_block,
+    ordered,
+    probability_block,
+    significance,
+    tensor_findings,
+)
 from ai.preprocess import plan
+from ai.segments import Labels, SegmentTable
 from ai.tally import Tally
 from ai.types import Code, Confidence, Finding, Volume
 from config.errors import InferenceError
@@ -328,3 +337,63 @@ def test_a_model_that_answers_in_another_shape_fails(
         engine.run(
             make_package(answering(halve)), {"image": make_volume(np.zeros((1, 4, 4), np.int16))}
         )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    scores=arrays.arrays(
+        np.float32, (1, 4, 1, 6), elements=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.6, 0.9])
+    ),
+    priorities=st.tuples(*[st.integers(0, 2)] * 3),
+)
+def test_of_overlapping_segments_the_highest_priority_wins_then_the_most_probable(
+    scores: np.ndarray, priorities: tuple[int, int, int]
+) -> None:
+    spec = labels(encoding="channels", select="threshold")
+    segments = tuple(
+        segment(number, threshold=0.15 * number, priority=priority)
+        for number, priority in zip((1, 2, 3), priorities, strict=True)
+    )
+    made, sure = label_block(spec, segments, scores, (1, 1, 6))
+    assert sure is not None
+    for column in range(6):
+        found = scores[0, :, 0, column]
+        passing = [s for s in segments if found[s.number] >= np.float32(s.threshold)]
+        best = max(passing, key=lambda s: (s.priority, found[s.number]), default=None)
+        if best is None:
+            assert made[0, 0, column] == 0
+            continue
+        rival = (best.priority, found[best.number])
+        ties = {s.number for s in passing if (s.priority, found[s.number]) == rival}
+        assert made[0, 0, column] in ties
+        assert sure[0, 0, column] == found[made[0, 0, column]]
+
+
+def test_channels_fused_into_a_segment_add_up_after_a_softmax_and_else_the_highest_counts() -> None:
+    scores = np.log(np.array([0.4, 0.1, 0.2, 0.3], np.float32)).reshape(1, 4, 1, 1)
+    segments = (segment(1, sources=[1, 2]), segment(2, channel=3))
+    # Of the single channels 0 is the highest, which is no segment.
+    spec = labels(encoding="channels", activation="softmax")
+    assert label_block(spec, segments, scores, (1, 1, 1))[0].item() == 0
+    spec = labels(encoding="channels", activation="softmax", probabilities=True)
+    both = probability_block(spec, segments, scores, (1, 1, 1)).reshape(-1)
+    assert both == pytest.approx([0.3, 0.3], abs=1e-6)
+    spec = labels(encoding="channels", probabilities=True)
+    highest = probability_block(spec, segments, np.exp(scores), (1, 1, 1)).reshape(-1)
+    assert highest == pytest.approx([0.2, 0.3], abs=1e-6)
+    winning = np.array([0.1, 0.2, 0.6, 0.1], np.float32).reshape(1, 4, 1, 1)
+    made, sure = label_block(
+        labels(encoding="channels", activation="softmax"), segments, np.log(winning), (1, 1, 1)
+    )
+    assert made.item() == 1
+    assert sure is not None
+    assert sure.item() == pytest.approx(0.8, abs=1e-6)
+
+
+def test_numbers_are_fused_and_those_nobody_declared_can_be_left_out() -> None:
+    numbers = np.array([0, 3, 4, 9, 7], np.int64).reshape(1, 1, 1, 5)
+    segments = (segment(1, sources=[3, 4]), segment(2, channel=9))
+    with pytest.raises(InferenceError, match=r"nobody declared: \[7\]"):
+        label_block(labels(), segments, numbers, (1, 1, 5))
+    made, _ = label_block(labels(undeclared="none"), segments, numbers, (1, 1, 5))
+    assert made.reshape(-1).tolist() == [0, 1, 1, 2, 0]

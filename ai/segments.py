@@ -1,0 +1,145 @@
+"""``[output.labels]`` and ``[[output.segment]]`` of ``model.toml``: what a segmentation means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ai.masks import Touching
+from ai.tables import (
+    Activation,
+    Category,
+    Concept,
+    Index,
+    Laterality,
+    Name,
+    Positive,
+    Probability,
+    Sentence,
+    Table,
+    TensorName,
+)
+from ai.types import Segment
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Statistic = Literal["mean", "min", "max", "sd"]
+MOST = 255  # segments, whose numbers are kept in a byte
+
+
+class Labels(Table):
+    """``[output.labels]``: the tensor that says which segment each voxel belongs to.
+
+    Attributes:
+        encoding: ``index``, a voxel holds the number of its segment; ``channels``, a voxel has one
+            score a channel.
+        activation: Makes probabilities of the scores; ``none`` where they are such already.
+        select: ``argmax``, the channel with the highest probability, 0 being no segment;
+            ``threshold``, of the segments at or above their threshold the one of the highest
+            priority, among equals the most probable.
+        confidence: ``mean``, a segment's confidence is the mean probability of its voxels.
+        probabilities: Keep the probability of each segment in each voxel, for fractional
+            segmentations; takes four bytes a voxel and segment.
+        undeclared: Whether a number that no segment has fails the job, or is no segment.
+    """
+
+    tensor: TensorName
+    layout: Literal["NHW", "NCHW", "NHWC", "NDHW", "NCDHW", "NDHWC"]
+    encoding: Literal["index", "channels"]
+    activation: Activation = "none"
+    select: Literal["argmax", "threshold"] = "argmax"
+    confidence: Literal["none", "mean"] = "none"
+    probabilities: bool = False
+    undeclared: Literal["refused", "none"] = "refused"
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Labels:
+        if self.encoding == "channels" and "C" not in self.layout:
+            raise ValueError('encoding = "channels" needs a layout with C')
+        if self.encoding == "index" and (
+            (self.activation, self.select, self.confidence) != ("none", "argmax", "none")
+            or self.probabilities
+        ):
+            raise ValueError(
+                'encoding = "index" has no activation, selection, confidence or probabilities'
+            )
+        return self
+
+
+class Cleaning(Table):
+    """``cleaning``: what is done to the voxels of a segment in the image's own grid, in this order.
+
+    Attributes:
+        fill_holes: What a segment encloses within a ``slices``, or on all sides in the ``volume``,
+            becomes part of it where no other segment is.
+        smallest_mm3: Connected parts below it are removed.
+        smallest_voxels: The same in voxels.
+        keep_largest: So many connected parts are kept, the largest ones.
+        touching: Voxels are connected where they share a face, or a corner at least.
+    """
+
+    fill_holes: Literal["none", "slices", "volume"] = "none"
+    smallest_mm3: Positive | None = None
+    smallest_voxels: Annotated[int, Field(ge=2)] | None = None
+    keep_largest: Annotated[int, Field(ge=1, le=65535)] | None = None
+    touching: Touching = "faces"
+
+
+class SegmentTable(Table):
+    """``[[output.segment]]``: one label of a segmentation.
+
+    Attributes:
+        number: Its value in the result, and in the tensor where that holds numbers.
+        channel: Its channel where the tensor has channels; `number` unless given.
+        sources: Several channels, or numbers in the tensor, that are this one segment. Its
+            probability is the sum of theirs after a softmax, else the highest.
+        threshold: Lowest probability where `Labels.select` is ``threshold``.
+        priority: Where several reach their threshold, the highest wins.
+        severity: Weight for the order of findings.
+        cleaning: In place of that of the whole output.
+        instances: Each connected part is a segment and a finding of its own, the largest first, and
+            at most so many; what is beyond is left out, and said.
+    """
+
+    number: Annotated[int, Field(ge=1, le=MOST)]
+    label: Name
+    category: Category
+    type: Category
+    color: tuple[Byte, Byte, Byte]
+    description: Sentence
+    severity: Probability = 0.0
+    channel: Index | None = None
+    sources: tuple[Index, ...] = ()
+    threshold: Probability = 0.5
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0
+    site: Concept | None = None
+    laterality: Laterality | None = None
+    cleaning: Cleaning | None = None
+    instances: Annotated[int, Field(ge=1, le=MOST)] | None = None
+
+    @property
+    def all_sources(self) -> tuple[int, ...]:
+        """Channels of the tensor, or numbers in it, that are this segment."""
+        return self.sources or ((self.number if self.channel is None else self.channel),)
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> SegmentTable:
+        if self.channel is not None and self.sources:
+            raise ValueError("give channel or sources, not both")
+        return self
+
+
+def segments_of(entries: Iterable[SegmentTable]) -> tuple[Segment, ...]:
+    """Segments as an answer has them, by number."""
+    return tuple(
+        Segment(entry.number, entry.label, entry.category, entry.type, entry.color)
+        for entry in sorted(entries, key=lambda entry: entry.number)
+    )
+
+
+class Intensity(Table):
+    """``[output.intensity]``: statistics of the input's own values inside each segment."""
+
+    name: Concept
+    statistics: Annotated[tuple[Statistic, ...], Field(min_length=1)]
