@@ -25,8 +25,8 @@ NOTICE = transitions(waiting="sent dead", sent="", dead="waiting")
 class Run(Record):
     """One job that a model answered to the end.
 
-    `findings` counts what it found and `reviews` those of them that ask for a human look;
-    `provider` is the execution provider that ran.
+    `findings` counts what it found and `reviews` those of them that ask for a human look, 1 where
+    the answer as a whole does; `provider` is the execution provider that ran.
     """
 
     id = AutoField()
@@ -162,7 +162,7 @@ class Alert(Record):
     name = TextField(primary_key=True)
     rule = TextField()
     subject = TextField()
-    state = TextField()
+    state = TextField(default="raised")
     reason = TextField(null=True)
     value = DoubleField(null=True)
     threshold = DoubleField(null=True)
