@@ -38,6 +38,8 @@ class Engine:
         package: Package | str,
         inputs: Mapping[str, Volume],
         deadline_seconds: float | None = None,
+        *,
+        graph: str | None = None,
     ) -> Answer:
         """Prepares the input, runs the graph over it and makes the answer.
 
@@ -48,6 +50,7 @@ class Engine:
             package: The model, or its reference.
             inputs: The image for each declared role.
             deadline_seconds: Time for everything but loading the graph; None for no limit.
+            graph: One of the package's graphs; None for the one that its provider is to run.
 
         Raises:
             ModelError: A reference that the registry does not know.
@@ -69,7 +72,8 @@ class Engine:
                 raise InferenceError(
                     f"{package.manifest.reference} cannot take the input: {reason}"
                 )
-        return _Run(package, inputs, self.sessions.get(package), deadline_seconds).answer()
+        model = self.sessions.get(package, graph)
+        return _Run(package, inputs, model, deadline_seconds).answer()
 
 
 class _Run:

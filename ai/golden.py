@@ -12,7 +12,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ai.engine import Engine
 from ai.package import Package
 from ai.tables import Number, Table
 from ai.types import Answer, Finding, Volume
+from ai.variants import Variant
 from config.errors import InferenceError, ModelFileError
 
 
@@ -95,22 +96,41 @@ class GoldenReport:
 
 
 def verify(package: Package, engine: Engine) -> GoldenReport:
-    """Runs every golden case of a package.
+    """Runs every golden case of a package, and each again with every variant of its graph.
+
+    A variant is run on what is there, whatever it is made for: this shows that it says the same.
 
     Raises:
         ModelFileError: A file of a case is not the one the manifest names, or cannot be read.
     """
-    results, provider = [], None
-    for case in read_cases(package):
-        try:
-            inputs = {package.manifest.input.role: case.volume, **case.others}
-            answer = engine.run(package, inputs)
-        except InferenceError as error:
-            results.append(CaseResult(case.name, (str(error),)))
-            continue
-        provider = answer.provider
-        results.append(_compare(case, answer))
+    results: list[CaseResult] = []
+    provider = None
+    for variant in (None, *package.manifest.variants):
+        for case in read_cases(package):
+            result, runs = _tried(package, engine, case, variant)
+            results.append(result)
+            provider = runs if variant is None and runs else provider
     return GoldenReport(package.manifest.reference, package.digest, provider, tuple(results))
+
+
+def _tried(
+    package: Package, engine: Engine, case: Case, variant: Variant | None
+) -> tuple[CaseResult, str | None]:
+    graph = None
+    if variant is not None:
+        graph = variant.graph
+        case = replace(
+            case,
+            name=f"{case.name} ({variant.precision})",
+            voxels=max(case.voxels, variant.voxels),
+            relative=max(case.relative, variant.relative),
+        )
+    try:
+        inputs = {package.manifest.input.role: case.volume, **case.others}
+        answer = engine.run(package, inputs, graph=graph)
+    except InferenceError as error:
+        return CaseResult(case.name, (str(error),)), None
+    return _compare(case, answer), answer.provider
 
 
 def read_cases(package: Package) -> list[Case]:

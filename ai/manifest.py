@@ -16,17 +16,14 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ai.inputs import Input
 from ai.outputs import Occlusion, Output
-from ai.tables import Sentence, Table
+from ai.tables import FileName, Sentence, Table
+from ai.variants import Provider, Variant
 from config.errors import Fault, ManifestError
 from config.lines import Path, key_lines
 from config.schema import ResultKind
 
 Status = Literal["development", "validation", "production", "retired"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-# Forward slashes only, no leading slash or dot, no way up: the key becomes a path.
-FileName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")
-]
 
 
 # What says how the grid of the model lies; the inputs of one model share it.
@@ -66,6 +63,7 @@ class Manifest(Table):
     graph: FileName = "model.onnx"
     results: Annotated[tuple[ResultKind, ...], Field(min_length=1)]
     inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=8)]
+    variants: Annotated[tuple[Variant, ...], Field(max_length=8)] = ()
     output: Output
     files: dict[FileName, Digest]
 
@@ -81,6 +79,11 @@ class Manifest(Table):
             KeyError: There is none of that name.
         """
         return {entry.role: entry for entry in self.inputs}[name]
+
+    def graph_for(self, provider: Provider) -> str:
+        """The graph that is run where a provider runs."""
+        fitting = (entry.graph for entry in self.variants if provider in entry.providers)
+        return next(fitting, self.graph)
 
     @property
     def reference(self) -> str:
@@ -113,7 +116,14 @@ class Manifest(Table):
                 for each in self.inputs
                 for key in _GRID_KEYS
             ),
-            (self.graph not in self.files, f"graph {self.graph!r} is not in files"),
+            *(
+                (graph not in self.files, f"graph {graph!r} is not in files")
+                for graph in (self.graph, *(entry.graph for entry in self.variants))
+            ),
+            (
+                _doubled(name for entry in self.variants for name in entry.providers),
+                "a provider is named by one of the variants at most",
+            ),
             *(
                 (kind in self.results and not there, f'results "{kind}" needs {what}')
                 for kind, there, what in self._needed()

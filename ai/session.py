@@ -1,243 +1,304 @@
-"""ONNX Runtime sessions: one a model, shared by all threads, with a time limit on each run."""
+"""Sessions of ONNX Runtime: one a model and device, shared by all threads, kept while used."""
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from ai.inputs import Input
+from ai.compiled import CompiledGraphs
+from ai.devices import NAMES, QUIET, Asked, cuda_loads, order, quiet, spelt, why_not
+from ai.loaded import RUNTIME_ERRORS, LoadedModel, Tensors, Usage, check_names, one_line
 from ai.package import Package
+from ai.pinned import cuda_staging
+from ai.variants import Provider
 from config.errors import InferenceError
 
-Provider = Literal["tensorrt", "cuda", "cpu"]
-Tensors = dict[str, NDArray[Any]]
+__all__ = ["LoadedModel", "SessionCache", "Tensors", "cuda_loads"]
 
-_NAMES: dict[Provider, str] = {
-    "tensorrt": "TensorrtExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-}
-_QUIET, _WARNING = 4, 2
-# The runtime's own errors have no base class but Exception.
-_RUNTIME_ERRORS: tuple[type[Exception], ...] = (
-    *(
-        kind
-        for kind in vars(ort_state).values()
-        if isinstance(kind, type) and issubclass(kind, Exception)
-    ),
-    RuntimeError,
-    ValueError,
-)
+_GRAPH = "model.onnx"
+_REST_SECONDS = 10.0
+# Graphs beyond this are not kept ready: one file of the runtime holds less than 2 GiB.
+_LARGEST_KEPT = 1 << 30
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A graph that is ready to run, from any thread.
+@dataclass
+class _Place:
+    """What is known of one model, under its own lock."""
 
-    Attributes:
-        reference: ``name@version``.
-        provider: The execution provider that really runs it.
-        session: The runtime's session.
-        outputs: The tensors that are asked for.
-    """
-
-    reference: str
-    provider: str
-    session: ort.InferenceSession
-    outputs: tuple[str, ...]
-
-    def run(self, feeds: Mapping[str, NDArray[Any]], deadline_seconds: float | None) -> Tensors:
-        """Runs the graph; releases the GIL meanwhile.
-
-        Args:
-            feeds: Tensors by name.
-            deadline_seconds: After so long the runtime is told to stop, which it does at the next
-                operator of the graph; None for no limit.
-
-        Raises:
-            InferenceError: The time was up, or the runtime failed.
-        """
-        options = ort.RunOptions()
-        options.log_severity_level = _QUIET
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            options.terminate = True
-
-        if deadline_seconds is not None and deadline_seconds <= 0:
-            raise InferenceError(f"{self.reference} was stopped: its time was up")
-        timer = threading.Timer(deadline_seconds, stop) if deadline_seconds is not None else None
-        if timer:
-            timer.daemon = True
-            timer.start()
-        try:
-            values = self.session.run(list(self.outputs), dict(feeds), options)
-        except _RUNTIME_ERRORS as error:
-            if late.is_set():
-                text = f"{self.reference} was stopped: its time was up"
-            else:
-                text = f"{self.reference} failed: {_one_line(error)}"
-            raise InferenceError(text) from error
-        finally:
-            if timer:
-                timer.cancel()
-        return dict(zip(self.outputs, values, strict=True))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    model: LoadedModel | None = None
+    on_cpu: LoadedModel | None = None
+    failed: dict[Provider, str] = field(default_factory=dict)
+    remade: bool = False
 
 
 class SessionCache:
-    """One session a model, made at first use, warmed, and kept.
+    """One session a model, made at first use, warmed, and kept while it is used.
 
     Args:
         providers: Execution providers, best first; ``auto`` takes CUDA where it can be loaded and
-            the CPU otherwise. The runtime falls back to the CPU in silence: `LoadedModel.provider`
-            says what really runs.
-        threads_per_session: Threads that one run may use; threads that run jobs times this should
-            be the number of cores.
+            the CPU otherwise. The CPU stands in for all: `LoadedModel.provider` says what really
+            runs, and `LoadedModel.reason` why it is not what was asked for.
+        threads_per_session: Threads that one run may use; runs at a time times this should be the
+            number of cores.
+        compiled: Where graphs are kept as the runtime made them ready; None keeps none.
+        idle_seconds: Sessions that did nothing for so long are dropped by `rest`; 0 keeps all.
+        changed: Called, in the thread that wants a session, when one was made or dropped.
     """
 
     def __init__(
         self,
-        providers: Literal["auto"] | Sequence[Provider] = "auto",
+        providers: Asked = "auto",
         threads_per_session: int = 1,
+        *,
+        compiled: CompiledGraphs | None = None,
+        idle_seconds: float = 0.0,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._providers = providers
-        self._threads = threads_per_session
+        self.threads = threads_per_session
+        self._compiled = compiled
+        self._idle_seconds = idle_seconds
+        self.changed = changed
         self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._models: dict[str, LoadedModel] = {}
+        self._places: dict[tuple[str, str | None], _Place] = {}
 
-    def get(self, package: Package) -> LoadedModel:
+    def get(self, package: Package, graph: str | None = None) -> LoadedModel:
         """The model's session; the first caller makes it while others that want it wait.
+
+        Args:
+            package: The model.
+            graph: One of its graphs; None for the one that its provider is to run.
 
         Raises:
             ModelFileError: The graph is not the file the manifest names.
             InferenceError: The graph cannot be loaded, lacks a declared tensor or does not run.
         """
-        with self._lock:
-            lock = self._locks.setdefault(package.digest, threading.Lock())
-        with lock:
-            if package.digest not in self._models:
-                self._models[package.digest] = self._load(package)
-            return self._models[package.digest]
+        place = self._place(package, graph)
+        with place.lock:
+            made = place.model is None
+            if place.model is None:
+                place.model = self._make(package, graph, place)
+            model = place.model
+        if made:
+            self.changed()
+        return model
 
-    def _load(self, package: Package) -> LoadedModel:
+    def on_cpu(self, model: LoadedModel) -> LoadedModel:
+        """The same model on the CPU, for a run that is too large for its device.
+
+        Raises:
+            ModelFileError, InferenceError: As `get`.
+        """
+        asked = None if model.graph == self._usual(model) else model.graph
+        place = self._place(model.package, asked)
+        with place.lock:
+            if place.on_cpu is None:
+                why = f"a run asked for more memory than {model.runs} has"
+                graph = asked or model.package.manifest.graph_for("cpu")
+                place.on_cpu = self._make_on(model.package, graph, "cpu", why)
+            return place.on_cpu
+
+    def renewed(self, model: LoadedModel, why: str) -> LoadedModel:
+        """Another session for a model whose provider failed in mid-run.
+
+        The first time it is made on the same provider; when that fails too, on the next one. A
+        session that was dropped for want of use is forgotten with its faults.
+
+        Args:
+            model: What failed.
+            why: One plain sentence.
+
+        Raises:
+            ModelFileError, InferenceError: As `get`.
+        """
+        asked = None if model.graph == self._usual(model) else model.graph
+        place = self._place(model.package, asked)
+        with place.lock:
+            if place.model is model:
+                if place.remade:
+                    place.failed[model.runs] = f"it failed in mid-run ({why})"
+                place.remade = True
+                place.model = None
+                place.model = self._make(model.package, asked, place)
+            elif place.model is None:
+                place.model = self._make(model.package, asked, place)
+            made = place.model
+        self.changed()
+        return made
+
+    def loaded(self) -> tuple[LoadedModel, ...]:
+        """Every session there is, by the model's name."""
+        with self._lock:
+            places = list(self._places.values())
+        found = [model for each in places for model in (each.model, each.on_cpu) if model]
+        return tuple(sorted(found, key=lambda model: (model.reference, model.graph)))
+
+    def rest(self) -> None:
+        """Gives memory back: what runs have left, and sessions that nobody used for long.
+
+        To be called every few seconds by whoever owns the cache.
+        """
+        with self._lock:
+            places = list(self._places.items())
+        dropped = False
+        for key, place in places:
+            for model in (place.model, place.on_cpu):
+                if model is not None and self._rested(model):
+                    self._drop(key, place, model)
+                    dropped = True
+        if dropped:
+            self.changed()
+
+    def _rested(self, model: LoadedModel) -> bool:
+        """Whether a session is to be dropped; lets one that only pauses give its memory back."""
+        usage = model.usage
+        with usage.lock:
+            idle = 0.0 if usage.running else time.monotonic() - usage.last
+            resting = usage.resting
+        if self._idle_seconds and idle > self._idle_seconds:
+            return True
+        if idle > _REST_SECONDS and not resting:
+            with suppress(InferenceError):
+                model.rest()
+        return False
+
+    def _drop(self, key: tuple[str, str | None], place: _Place, model: LoadedModel) -> None:
+        with place.lock:
+            if place.on_cpu is model:
+                place.on_cpu = None
+            elif place.model is model:
+                place.model, place.failed, place.remade = None, {}, False
+
+    def _usual(self, model: LoadedModel) -> str:
+        return model.package.manifest.graph_for(model.runs)
+
+    def _place(self, package: Package, graph: str | None) -> _Place:
+        with self._lock:
+            return self._places.setdefault((package.digest, graph), _Place())
+
+    def _make(self, package: Package, graph: str | None, place: _Place) -> LoadedModel:
+        whys: list[str] = []
+        for provider in order(self._providers):
+            why = place.failed.get(provider) or why_not(provider)
+            if why is None:
+                wanted = graph or package.manifest.graph_for(provider)
+                try:
+                    return self._make_on(package, wanted, provider, "; ".join(whys))
+                except _OtherProviderError as error:
+                    why = str(error)
+            whys.append(f"{provider}: {why}" if len(order(self._providers)) > 2 else why)
+        raise InferenceError(f"{package.manifest.reference} cannot be loaded: {'; '.join(whys)}")
+
+    def _make_on(
+        self, package: Package, graph: str, provider: Provider, reason: str
+    ) -> LoadedModel:
         manifest = package.manifest
-        graph = package.read(manifest.graph)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _QUIET
         try:
-            with _quiet():
-                session = ort.InferenceSession(graph, options, providers=self._wanted())
-        except _RUNTIME_ERRORS as error:
+            session = self._session(package, graph, provider)
+        except RUNTIME_ERRORS as error:
+            if provider != "cpu":
+                raise _OtherProviderError(one_line(error)) from error
             raise InferenceError(
-                f"{manifest.reference} cannot be loaded: {_one_line(error)}"
+                f"{manifest.reference} cannot be loaded: {one_line(error)}"
             ) from error
-        session.disable_fallback()
+        runs = session.get_providers()[0]
+        if runs != NAMES[provider]:
+            raise _OtherProviderError(f"the runtime took {runs} in its place")
         outputs = manifest.output.tensors()
-        _check_names(manifest.reference, session, manifest.inputs, outputs)
-        loaded = LoadedModel(manifest.reference, session.get_providers()[0], session, outputs)
-        loaded.run(_blank(session, manifest.inputs), None)
+        check_names(manifest.reference, session, manifest.inputs, outputs)
+        stacked, cuttable = _items(session, {spec.tensor for spec in manifest.inputs}, outputs)
+        loaded = LoadedModel(
+            package=package,
+            graph=graph,
+            provider=runs,
+            asked=spelt(self._providers),
+            reason=reason,
+            session=session,
+            outputs=outputs,
+            stacked=stacked,
+            cuttable=cuttable,
+            usage=Usage(most=manifest.input.batch),
+            staging=None if provider == "cpu" else cuda_staging(),
+        )
+        try:
+            loaded.run(loaded.blank(), None)
+        except InferenceError as error:
+            if provider != "cpu":
+                raise _OtherProviderError(str(error)) from error
+            raise
         return loaded
 
-    def _wanted(self) -> list[str]:
-        if self._providers == "auto":
-            return [_NAMES["cuda"], _NAMES["cpu"]] if cuda_loads() else [_NAMES["cpu"]]
-        return [_NAMES[name] for name in dict.fromkeys((*self._providers, "cpu"))]
+    def _session(self, package: Package, graph: str, provider: Provider) -> ort.InferenceSession:
+        content = package.read(graph)
+        kept = self._compiled if len(content) < _LARGEST_KEPT else None
+        if kept is None or provider == "cuda":
+            return self._started(content, provider, {})
+        key = kept.key(package.digest, graph, provider)
+        if provider == "tensorrt":
+            return self._with_engines(content, kept, key)
+        ready = kept.read(key, _GRAPH)
+        if ready is not None:
+            return self._started(ready, provider, {"graph_optimization_level": _AS_IT_IS})
+        with suppress(OSError, *RUNTIME_ERRORS), kept.make(key) as folder:
+            into = {"optimized_model_filepath": str(folder / _GRAPH)}
+            return self._started(content, provider, into)
+        # The disk did not take it, or the graph cannot be written.
+        return self._started(content, provider, {})
+
+    def _with_engines(self, content: bytes, kept: CompiledGraphs, key: str) -> ort.InferenceSession:
+        """A session of TensorRT, which writes its engines into a folder and reads them again."""
+        place = kept.proved(key) or kept.folder / key
+        place.mkdir(parents=True, exist_ok=True)
+        engines = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(place)}
+        session = self._started(content, "tensorrt", {}, engines)
+        kept.seal(place)
+        return session
+
+    def _started(
+        self,
+        content: bytes,
+        provider: Provider,
+        how: dict[str, Any],
+        settings: dict[str, str] | None = None,
+    ) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = QUIET
+        for name, value in how.items():
+            setattr(options, name, value)
+        names = [(NAMES[provider], settings or {})]
+        if provider != "cpu":
+            names.append((NAMES["cpu"], {}))
+        with quiet():
+            # Without this the runtime makes another session on the CPU, in silence.
+            session = ort.InferenceSession(content, options, providers=names, enable_fallback=0)
+        session.disable_fallback()
+        return session
 
 
-@cache
-def cuda_loads() -> bool:
-    """Whether the CUDA provider and all it links to can be loaded on this machine.
-
-    The runtime's own lists name CUDA wherever it was built with it, driver or not.
-    """
-    folder = Path(ort_state.__file__).parent
-    try:
-        ctypes.CDLL("libcuda.so.1")
-        if hasattr(ort, "preload_dlls"):
-            with _quiet():
-                ort.preload_dlls()
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
-    except OSError:
-        return False
-    return _NAMES["cuda"] in ort.get_available_providers()
+_AS_IT_IS = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    ort.set_default_logger_severity(_QUIET)
-    try:
-        yield
-    finally:
-        ort.set_default_logger_severity(_WARNING)
+class _OtherProviderError(Exception):
+    """A provider was not to be had; the next one is tried."""
 
 
-def _check_names(
-    reference: str,
-    session: ort.InferenceSession,
-    inputs: Sequence[Input],
-    outputs: tuple[str, ...],
-) -> None:
-    there = {entry.name: entry.type for entry in session.get_inputs()}
-    declared = {name for spec in inputs for name in (spec.tensor, *spec.facts)}
-    missing = set(outputs) - {entry.name for entry in session.get_outputs()}
-    if declared != set(there):
-        raise InferenceError(
-            f"{reference}: the graph's inputs are {sorted(there)}, declared are {sorted(declared)}"
-        )
-    if missing:
-        raise InferenceError(f"{reference}: the graph has no output {sorted(missing)}")
-    ranks = {entry.name: len(entry.shape) for entry in session.get_inputs()}
-    for spec in inputs:
-        if ranks[spec.tensor] != len(spec.layout):
-            raise InferenceError(
-                f"{reference}: {spec.tensor} has {ranks[spec.tensor]} axes, not {spec.layout}"
-            )
-    other = sorted(name for name, kind in there.items() if kind != "tensor(float)")
-    if other:
-        raise InferenceError(f"{reference}: inputs {other} are not of type float")
+def _items(
+    session: ort.InferenceSession, inputs: set[str], outputs: tuple[str, ...]
+) -> tuple[frozenset[str], bool]:
+    """Inputs whose first axis counts items, and whether every output has one as well."""
+    shapes = {entry.name: entry.shape for entry in (*session.get_inputs(), *session.get_outputs())}
 
+    def counts(name: str) -> bool:
+        return bool(shapes[name]) and not isinstance(shapes[name][0], int)
 
-def _blank(session: ort.InferenceSession, inputs: Sequence[Input]) -> Tensors:
-    """Zeros that the graph takes, for its first run, in which the runtime sets itself up."""
-    shapes = {entry.name: entry.shape for entry in session.get_inputs()}
-    feeds: Tensors = {}
-    for spec in inputs:
-        feeds[spec.tensor] = np.zeros(_blank_shape(spec, shapes[spec.tensor]), np.float32)
-        for name, fact in spec.facts.items():
-            blank = [0.0, 1.0] if fact == "value_range" else [0.0]
-            feeds[name] = np.array(blank, np.float32)
-    return feeds
-
-
-def _blank_shape(spec: Input, declared: Sequence[object]) -> list[int]:
-    many = spec.multiple_of
-    # Nothing but the size of an image is taken from the graph: what else it wants, and was not
-    # declared so, is found here and not at the first study.
-    axes = {"N": spec.batch if spec.apply == "slices" else 1, "C": spec.channels}
-    if spec.size is not None:
-        sizes = [-(-n // many) * many for n in spec.size]
-        axes |= dict(zip("DHW"[3 - spec.axes :], sizes, strict=True))
-    return [
-        axes.get(letter, n if isinstance(n, int) else -(-32 // many) * many)
-        for n, letter in zip(declared, spec.layout, strict=True)
-    ]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    stacked = frozenset(name for name in inputs if counts(name))
+    return stacked, stacked == inputs and all(counts(name) for name in outputs)
