@@ -86,6 +86,8 @@ def finish(
     results: Sequence[NewResult],
     destinations: Mapping[str, Sequence[str]],
     seconds: Mapping[str, float],
+    *,
+    reason: str | None = None,
 ) -> None:
     """Make a job ready with its results and queue their deliveries, all at once.
 
@@ -95,6 +97,7 @@ def finish(
         results: The proved objects, durably stored.
         destinations: Kinds of result each destination is sent, by its name.
         seconds: Time by stage.
+        reason: Why a human look is asked for, without patient identifiers.
     """
     with ledger.transaction() as change:
         rows = outbox.add_results(change, job, results)
@@ -102,12 +105,25 @@ def finish(
         change.move(
             job,
             "ready",
+            reason=reason,
             detail={"results": [[row.kind, row.sop_instance_uid, row.digest] for row in rows]},
             owner=None,
             finished_at=change.now,
             seconds=json.dumps(dict(seconds)),
         )
         MODELS.succeeded(change, job.model)
+
+
+def skip(ledger: Ledger, job: Job, reason: str) -> None:
+    """The model is not for what the pixels show; it was not run.
+
+    Args:
+        ledger: The database.
+        job: Running.
+        reason: A sentence without patient identifiers.
+    """
+    with ledger.transaction() as change:
+        change.move(job, "skipped", reason=reason, owner=None, finished_at=change.now)
 
 
 def fail(
@@ -167,7 +183,7 @@ def try_all_now(ledger: Ledger) -> None:
 
 
 def retry(ledger: Ledger, job: Job, actor: str) -> None:
-    """Queue a failed or cancelled job again, by hand."""
+    """Queue a failed, skipped or cancelled job again, by hand."""
     with ledger.transaction() as change:
         change.move(
             job,

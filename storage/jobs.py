@@ -21,7 +21,7 @@ RESULT_FORMAT = 2  # raised whenever the encoding of results changes
 Priority = Literal["stat", "routine"]
 
 # A cancelled job is among them: it may be retried by hand, and must not speak after a newer one.
-_REPLACEABLE = ("queued", "running", "validating", "ready", "failed", "cancelled")
+_REPLACEABLE = ("queued", "running", "validating", "ready", "skipped", "failed", "cancelled")
 
 # PS3.16 CID 7010: the title of the rejection note for results that newer ones take the place of.
 OUTDATED = "113001"  # Rejected for Quality Reasons

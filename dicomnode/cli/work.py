@@ -185,14 +185,15 @@ def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) 
 
 @jobs_app.command("retry")
 def retry_job(number: JobId, config: ConfigFile = None) -> None:
-    """Queue a failed or cancelled job again."""
+    """Queue a failed, skipped or cancelled job again."""
     from storage import attempts  # noqa: PLC0415
     from storage.nudge import nudge  # noqa: PLC0415
 
     _, ledger = open_data(config)
     job = _job(number)
-    if job.state not in ("failed", "cancelled"):
-        raise UsageError(f"job {number} is {job.state}; only failed and cancelled ones are retried")
+    if job.state not in ("failed", "skipped", "cancelled"):
+        kinds = "failed, skipped and cancelled"
+        raise UsageError(f"job {number} is {job.state}; only {kinds} ones are retried")
     attempts.retry(ledger, job, operator())
     nudge(ledger.data_dir, "worker")
     say(f"Job {number} is queued again.")

@@ -51,6 +51,11 @@ class Judgement:
     doubts: tuple[str, ...] = ()
     reason: str | None = None
 
+    @property
+    def look(self) -> str | None:
+        """Why a human look is asked for, in a sentence; None where it is not."""
+        return f"a human look is asked for: {'; '.join(self.doubts)}" if self.doubts else None
+
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json`."""
         shown = {role: found.as_json() for role, found in self.shown.items()}

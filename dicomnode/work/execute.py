@@ -155,7 +155,8 @@ class Executor:
         keys = [result.object_key for result in results]
         try:
             wanted = self._wanted(json.loads(job.send_to))
-            attempts.finish(self._ledger, job, results, wanted, analysis.seconds)
+            look = analysis.judgement.look
+            attempts.finish(self._ledger, job, results, wanted, analysis.seconds, reason=look)
         except StaleStateError:
             # Somebody else decided about the job meanwhile: these objects belong to nothing.
             for key in keys:

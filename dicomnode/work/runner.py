@@ -9,6 +9,7 @@ import threading
 import structlog
 
 from config.errors import (
+    ContentError,
     GateError,
     InferenceError,
     MedAIError,
@@ -84,6 +85,10 @@ class JobRunner:
         except StaleStateError as error:
             # Another process took the job over, or a person cancelled it: its word counts.
             log.warning("job.lost", job=job.id, why=str(error))
+        except ContentError as error:
+            log.info("job.skipped", job=job.id, model=job.model, why=str(error))
+            with contextlib.suppress(StaleStateError):
+                attempts.skip(self._ledger, job, str(error))
         except (SeriesError, ModelError, GateError, StorageError) as error:
             self._failed(job, str(error), retry=_may_end_otherwise(error))
         except Exception as error:

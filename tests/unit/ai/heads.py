@@ -83,3 +83,24 @@ def mr_shoulder(**changes: Any) -> Volume:
     layers = [(0, 0, 15), (200, 160, 500), (170, 140, 200)]
     voxels = np.abs(ellipses((20, 80, 100), layers, dome=False))[:, 40:, 50:]
     return volume(voxels, MR, **changes)
+
+
+def radiograph() -> Volume:
+    """A large image, smooth and finely graded."""
+    x = np.linspace(0, 3000, 1000)
+    plane = (x[None, :] + 400 * np.sin(x[:, None] / 200) + 500).astype(np.int16)
+    return Volume(plane[None], "1", None, (None, 0.2, 0.2), (0.0, 4095.0))
+
+
+def screen_plane() -> NDArray[np.uint8]:
+    """Lettering and a lively rectangle on black."""
+    plane = np.zeros((480, 640), np.uint8)
+    plane[100:400, 200:500] = np.random.default_rng(1).integers(20, 120, (300, 300))
+    for row in range(10, 90, 10):
+        plane[row : row + 6, 20:180:4] = 255
+    return plane
+
+
+def screen() -> Volume:
+    """As an ultrasound device gives it."""
+    return Volume(screen_plane()[None], "1", None, (None, None, None), (0.0, 255.0), colour=True)

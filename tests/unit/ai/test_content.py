@@ -92,24 +92,9 @@ def test_without_a_place_in_the_patient_no_body_part_is_told() -> None:
     assert body_of(heads.mr_head(affine=None)) is None
 
 
-def radiograph() -> Volume:
-    x = np.linspace(0, 3000, 1000)
-    plane = (x[None, :] + 400 * np.sin(x[:, None] / 200) + 500).astype(np.int16)
-    return Volume(plane[None], "1", None, (None, 0.2, 0.2), (0.0, 4095.0))
-
-
-def screen() -> Volume:
-    plane = np.zeros((480, 640), np.uint8)
-    rng = np.random.default_rng(1)
-    plane[100:400, 200:500] = rng.integers(20, 120, (300, 300))
-    for row in range(10, 90, 10):  # lettering
-        plane[row : row + 6, 20:180:4] = 255
-    return Volume(plane[None], "1", None, (None, None, None), (0.0, 255.0), colour=True)
-
-
 @pytest.mark.parametrize(
     ("image", "family", "wrong", "right"),
-    [(radiograph(), "radiograph", "MR", "DX"), (screen(), "screen", "CR", "US")],
+    [(heads.radiograph(), "radiograph", "MR", "DX"), (heads.screen(), "screen", "CR", "US")],
     ids=["radiograph", "screen"],
 )
 def test_flat_images_are_told_by_their_grey_levels(

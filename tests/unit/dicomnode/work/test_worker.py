@@ -67,11 +67,11 @@ def test_objects_of_a_job_that_was_cancelled_meanwhile_do_not_stay(
     finish: Callable[..., None] = attempts.finish
 
     def cancelled_first(
-        ledger: object, running: Job, results: Sequence[NewResult], *rest: object
+        ledger: object, running: Job, results: Sequence[NewResult], *rest: object, **more: object
     ) -> None:
         attempts.cancel(worker.ledger, Job.get_by_id(running.id), "user:test")
         assert objects(tmp_path) == before + len(results)
-        finish(ledger, running, results, *rest)
+        finish(ledger, running, results, *rest, **more)
 
     monkeypatch.setattr(attempts, "finish", cancelled_first)
     assert worker.runner.run_one()
