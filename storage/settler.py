@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 128
 LULL_SECONDS = 0.02
-"""Objects gather until none has come for so long: a burst has the disk to itself."""
+"""Objects gather until none has come for so long: a burst has the disk to itself. It is longer on
+a disk so slow that the last batch took half of it."""
 
 PATIENCE_SECONDS = 2.0
 """How long the first of them waits at most."""
@@ -78,7 +79,7 @@ class Settler:
         self._of: Counter[int] = Counter()
         self._hurry = self._ending = False
         self._fault: StorageError | None = None
-        self._tried = self._taken = self._since = 0.0
+        self._tried = self._taken = self._since = self._took = 0.0
         self._bytes = 0
         self._ample = True
         self._buffer = new_buffer()
@@ -183,6 +184,8 @@ class Settler:
                     self._count_off()
                     self._note(fault)
                     self._tried = began
+                    if batch:
+                        self._took = time.monotonic() - began
                     self._changed.notify_all()
         finally:
             self._ledger.close()  # this thread's connection
@@ -215,7 +218,8 @@ class Settler:
         """Leave disk and processor to those who receive, while the journal has room for more."""
         latest = self._since + PATIENCE_SECONDS
         while not (self._hurry or self._ending or self._bytes >= PRESSING_BYTES):
-            rest = min(latest, self._taken + LULL_SECONDS) - time.monotonic()
+            lull = max(LULL_SECONDS, 2 * self._took)
+            rest = min(latest, self._taken + lull) - time.monotonic()
             if rest <= 0:
                 return
             self._changed.wait(rest)

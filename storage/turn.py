@@ -1,10 +1,11 @@
-"""The queue of those who write rows of objects, over all processes of a node."""
+"""The queue of those who write rows of objects and associations, over all receivers of a node."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ _MOMENT = struct.Struct("<d")
 
 
 class Turn:
-    """Queues its holder with the other processes: SQLite would sleep for milliseconds instead.
+    """Queues its holder with the other receivers: SQLite would sleep for milliseconds instead.
+
+    A thread holds it once. Who does not ask for it, the worker, may still be in the way.
 
     Args:
         data_dir: The data folder.
@@ -24,6 +27,7 @@ class Turn:
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "commit.lock"
+        self._here = threading.Lock()  # the file's lock is the process's
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     @contextmanager
@@ -39,6 +43,11 @@ class Turn:
         Raises:
             StorageError: The database failed while the holder waited.
         """
+        with self._here, self._held(since):
+            yield
+
+    @contextmanager
+    def _held(self, since: float) -> Iterator[None]:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
             noted = os.pread(self._fd, _MOMENT.size, 0)

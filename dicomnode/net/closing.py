@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from config.errors import StorageError
 from storage.db import Ledger
 from storage.index import close_association
+from storage.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ class Closing:
 
     Args:
         ledger: Where the rows are.
+        turn: Queues with the other receivers for the database.
         settled: Whether the objects of an association have their rows, waiting so many seconds.
         first_retry_seconds: Pause before the second attempt; it doubles.
     """
@@ -34,10 +37,12 @@ class Closing:
     def __init__(
         self,
         ledger: Ledger,
+        turn: Turn,
         settled: Callable[[int, float], bool],
         first_retry_seconds: float = FIRST_RETRY_SECONDS,
     ) -> None:
         self._ledger = ledger
+        self._turn = turn
         self._settled = settled
         self._first_retry_seconds = first_retry_seconds
         self._left: dict[int, str] = {}
@@ -70,7 +75,8 @@ class Closing:
         if not self._settled(association_id, patience):
             return False
         try:
-            close_association(self._ledger, association_id, outcome)
+            with self._turn.held(time.monotonic()):
+                close_association(self._ledger, association_id, outcome)
         except StorageError as error:
             log.error("the end of an association could not be recorded: %s", error)
             return False

@@ -3,8 +3,10 @@
 Whoever comes first while nobody commits leads: it takes all that waits, makes it durable with one
 write or one after the other (eight threads that sync at once are slower), and tells each how it
 went. Who came meanwhile is led by the first among them. A lone sender so pays no thread switch, and
-many share one another's waits. Small objects go to the intake journal; what it has no room for, and
-every large object, goes to a file of its own, in a lane of its own.
+many share one another's waits. On a slow disk the leader lets those catch up that took part a
+moment ago: else half of them would always wait for the other half. Small objects go to the intake
+journal; what it has no room for, and every large object, goes to a file of its own, in a lane of
+its own.
 """
 
 from __future__ import annotations
@@ -21,6 +23,15 @@ from storage.index import Arrival, Kept, known_keys, record_arrivals
 from storage.objects import ObjectStore
 from storage.settler import Settler
 from storage.turn import Turn
+
+SLOW_SECONDS = 0.002
+"""A commit that takes so long is worth waiting for others before the next."""
+
+CATCH_UP = 0.25
+"""How long they are waited for, as a part of what the last commit took."""
+
+MOST_SECONDS = 0.01
+"""And how long at most."""
 
 
 @dataclass
@@ -44,6 +55,9 @@ class _Lane:
     def __init__(self, commit: Callable[[list[_Waiter]], None]) -> None:
         self._commit = commit
         self._mutex = threading.Lock()
+        self._arrived = threading.Condition(self._mutex)
+        self._expected = 0
+        self._took = 0.0
         self._waiting: list[_Waiter] = []
         self._led = False
 
@@ -54,6 +68,8 @@ class _Lane:
             self._waiting.append(waiter)
             leads = not self._led
             self._led = True
+            if len(self._waiting) == self._expected:
+                self._arrived.notify()
         if not leads:
             waiter.turn.acquire()
             leads = waiter.leads
@@ -64,7 +80,13 @@ class _Lane:
 
     def _lead(self) -> None:
         with self._mutex:
+            if self._took >= SLOW_SECONDS:
+                self._arrived.wait_for(
+                    lambda: len(self._waiting) >= self._expected,
+                    min(self._took * CATCH_UP, MOST_SECONDS),
+                )
             batch, self._waiting = self._waiting, []
+        began = time.monotonic()
         try:
             self._commit(batch)
         except MedAIError as error:
@@ -72,6 +94,8 @@ class _Lane:
                 waiter.error = error
         finally:
             with self._mutex:
+                self._took = time.monotonic() - began
+                self._expected = len(batch) + len(self._waiting)
                 following = self._waiting[0] if self._waiting else None
                 self._led = following is not None
             if following is not None:

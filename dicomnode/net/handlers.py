@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,13 +78,14 @@ def on_requested(event: evt.Event, desk: Desk) -> None:
         verdict = _with_places(assoc, verdict, desk)
     if isinstance(verdict, Caller):
         try:
-            association_id = open_association(
-                desk.intake.ledger,
-                calling_ae=calling,
-                called_ae=called,
-                address=address,
-                receiver=desk.receiver,
-            )
+            with desk.intake.turn.held(time.monotonic()):
+                association_id = open_association(
+                    desk.intake.ledger,
+                    calling_ae=calling,
+                    called_ae=called,
+                    address=address,
+                    receiver=desk.receiver,
+                )
         except StorageError as error:
             log.error("an association could not be recorded: %s", error)
             verdict = TEMPORARY_CONGESTION

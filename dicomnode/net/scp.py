@@ -152,7 +152,9 @@ class ReceiverServer(AssociationServer):
         self.desk = desk
         self.idle_seconds = limits.idle_seconds
         self.short_path_intake = desk.intake if limits.short_path else None
-        self.closing = Closing(desk.intake.ledger, desk.intake.settler.wait_until_settled)
+        self.closing = Closing(
+            desk.intake.ledger, desk.intake.turn, desk.intake.settler.wait_until_settled
+        )
         self.door = Door(listener, self._admit, limits.artim_seconds, tls)
         self._open: set[PeerAssociation] = set()
         self._changed = threading.Condition()

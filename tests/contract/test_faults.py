@@ -21,6 +21,7 @@ from dicomnode.net.closing import Closing
 from storage import db
 from storage.db import FILE_NAME, open_ledger
 from storage.faults import faults
+from storage.turn import Turn
 from tests.contract.conftest import Node
 from tests.contract.wire import FAILURES, PATIENCE_SECONDS, Wire, store_until_refused
 from tests.raw import ct
@@ -225,7 +226,8 @@ def test_an_association_that_ends_while_the_database_is_locked_is_closed_later(
 def test_what_cannot_be_closed_until_the_end_is_left_for_the_next_start(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
     association = associate(ledger)
-    closing = Closing(ledger, lambda *_: True, first_retry_seconds=60)
+    turn = Turn(tmp_path)
+    closing = Closing(ledger, turn, lambda *_: True, first_retry_seconds=60)
     with locked(tmp_path):
         assert not closing.close(association, "released")
         begun = time.monotonic()
@@ -233,6 +235,7 @@ def test_what_cannot_be_closed_until_the_end_is_left_for_the_next_start(tmp_path
         assert time.monotonic() - begun < 10
     assert not [thread for thread in threading.enumerate() if thread.name == "closing"]
     assert closing.close(association, "aborted")
+    turn.close()
     ledger.close()
 
 
