@@ -1,5 +1,7 @@
 """Which job runs next: stat before routine, fair between sources, first in first out in each.
 
+What runs in shadow waits until no live job may start.
+
 What may not run now holds up nothing else: jobs of a model that is at its limit or whose circuit
 breaker is open, and jobs of a route that is paused.
 """
@@ -116,11 +118,12 @@ def _name(reference: str) -> str:
 
 def _turns(now: float) -> list[Any]:
     """Conditions on jobs: whose turn it is, and whose if there is none of these."""
-    stat, routine = Job.priority == "stat", Job.priority == "routine"
+    live = Job.mode == "live"
+    stat, routine = live & (Job.priority == "stat"), live & (Job.priority == "routine")
     aged = routine & (Job.queued_at <= now - AGING_SECONDS)
     last = Job.select(fn.MAX(Job.started_at)).where(routine).scalar() or 0.0
     since = Job.select().where(stat & (Job.started_at > last)).limit(STAT_IN_A_ROW).count()
-    turns = [stat, routine]
+    turns = [stat, routine, Job.mode == "shadow"]
     return [aged, *turns] if since >= STAT_IN_A_ROW else turns
 
 

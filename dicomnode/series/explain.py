@@ -19,6 +19,7 @@ from dicomnode.series.headers import read_header, slices_of, text
 from dicomnode.series.kinds import subject_of
 from dicomnode.series.quality import Quality, assess
 from dicomnode.series.routing import WHY_NOT_ROUTED, Answer, route_series
+from dicomnode.series.split import LIVE, SHADOW, Asked, shadow_of, versions_for
 from dicomnode.series.study import StudyExplanation, explain_study
 from dicomnode.series.volume import outline
 
@@ -55,12 +56,19 @@ class Run:
 
     Attributes:
         package: The model that runs; None when there is none, or when it cannot take the input.
-        why_not: Why it does not run, in plain words; None when it does.
+        why_not: Why it does not run, or why its canary does not, in plain words; None where
+            nothing stands in the way.
+        mode: ``live``, or ``shadow`` for what runs beside it and is not delivered.
     """
 
     route: RouteSettings
     package: Package | None
     why_not: str | None
+    mode: str = LIVE
+
+    def __str__(self) -> str:
+        reference = self.package.manifest.reference if self.package is not None else "no model"
+        return reference if self.mode == LIVE else f"{reference} in shadow"
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class UnitExplanation:
         quality: Whether it can be given to a model.
         answer: The routes that matched, or why none.
         matched: One a matched route, in order.
+        shadows: What runs beside them, in no way of theirs.
     """
 
     unit: Unit
@@ -80,6 +89,7 @@ class UnitExplanation:
     quality: Quality
     answer: Answer
     matched: tuple[Run, ...]
+    shadows: tuple[Run, ...] = ()
 
     @property
     def runs(self) -> tuple[tuple[RouteSettings, Package], ...]:
@@ -87,12 +97,22 @@ class UnitExplanation:
         return tuple((run.route, run.package) for run in self.matched if run.package is not None)
 
     @property
+    def asked(self) -> tuple[Asked, ...]:
+        """Everything that is to run, in shadow too."""
+        return tuple(
+            Asked(run.route, run.package, run.mode)
+            for run in (*self.matched, *self.shadows)
+            if run.package is not None
+        )
+
+    @property
     def outcome(self) -> str:
         """The one answer in a sentence: the models that would run, or why none would."""
         if self.answer.why_none:
             return f"No model: {WHY_NOT_ROUTED[self.answer.why_none]}."
-        lacking = "; ".join(run.why_not for run in self.matched if run.why_not is not None)
-        there = ", ".join(package.manifest.reference for _, package in self.runs)
+        every = (*self.matched, *self.shadows)
+        lacking = "; ".join(run.why_not for run in every if run.why_not is not None)
+        there = ", ".join(str(run) for run in every if run.package is not None)
         if not there:
             return f"No model: {lacking}."
         return f"Goes to {there}" + (f"; {lacking}." if lacking else ".")
@@ -106,6 +126,7 @@ class UnitExplanation:
             "quality": self.quality.as_json(),
             **self.answer.as_json(),
             "models": [package.manifest.reference for _, package in self.runs],
+            "shadows": [run.package.manifest.reference for run in self.asked if run.mode == SHADOW],
             "outcome": self.outcome,
         }
 
@@ -216,7 +237,7 @@ def explain_studies(
         registry: The models that routes may name.
     """
     asked = [route for route in routes if route.scope == "study"] if entries else []
-    return [explain_study(entries, route, registry) for route in asked]
+    return [found for route in asked for found in explain_study(entries, route, registry)]
 
 
 def units_of(paths: Sequence[Path], headers: Sequence[Dataset]) -> list[Unit]:
@@ -263,26 +284,42 @@ def explain_unit(
     """
     quality = assess(unit.headers)
     answer = route_series(unit.headers, routes, made_here)
-    return UnitExplanation(
-        unit,
-        facts_of(unit.headers),
-        quality,
-        answer,
-        tuple(_run(route, unit, quality, registry) for route in answer.matched),
-    )
+    matched = tuple(_run(route, unit, quality, registry) for route in answer.matched)
+    beside = (_shadow(run, unit, quality, registry) for run in matched)
+    shadows = tuple(run for run in beside if run is not None)
+    return UnitExplanation(unit, facts_of(unit.headers), quality, answer, matched, shadows)
 
 
 def _run(route: RouteSettings, unit: Unit, quality: Quality, registry: Registry) -> Run:
     if not quality.ok:
         return Run(route, None, "; ".join(reason.text for reason in quality.reasons))
     try:
-        package = registry.find(route.model)
-        misfit = package.accepts(outline(unit.headers, quality), quality.modality)
-    except (ModelError, SeriesError) as error:
+        packages = versions_for(route, text(unit.headers[0], "StudyInstanceUID"), registry)
+    except (ModelError, MalformedError) as error:
         return Run(route, None, str(error))
-    if misfit is not None:
-        return Run(route, None, f"{package.manifest.reference} cannot take it: {misfit}")
-    return Run(route, package, None)
+    misfits: list[str] = []
+    for package in packages:
+        misfit = _misfit(package, unit, quality)
+        if misfit is None:
+            return Run(route, package, "; ".join(misfits) or None)
+        misfits.append(misfit)
+    return Run(route, None, "; ".join(misfits))
+
+
+def _shadow(live: Run, unit: Unit, quality: Quality, registry: Registry) -> Run | None:
+    package = shadow_of(live.route, live.package, registry)
+    if package is None or not quality.ok:
+        return None
+    misfit = _misfit(package, unit, quality)
+    return Run(live.route, None if misfit else package, misfit, SHADOW)
+
+
+def _misfit(package: Package, unit: Unit, quality: Quality) -> str | None:
+    try:
+        misfit = package.accepts(outline(unit.headers, quality), quality.modality)
+    except SeriesError as error:
+        return str(error)
+    return f"{package.manifest.reference} cannot take it: {misfit}" if misfit else None
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

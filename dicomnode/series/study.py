@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ai.inputs import Input
@@ -14,6 +14,7 @@ from config.schema import RouteInputSettings, RouteSettings
 from dicomnode.series.conditions import Outcome, compile_rule
 from dicomnode.series.headers import text
 from dicomnode.series.routing import Decision, decision_of
+from dicomnode.series.split import LIVE, SHADOW, shadow_of, versions_for
 from dicomnode.series.volume import outline
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class StudyExplanation:
         package: The model that runs, or None.
         choices: One an input, the primary one first; none where the model is not there.
         why_not: Why nothing runs, in plain words; None when it does.
+        mode: ``live``, or ``shadow`` for what runs beside it and is not delivered.
     """
 
     study_instance_uid: str
@@ -75,6 +77,7 @@ class StudyExplanation:
     package: Package | None
     choices: tuple[Choice, ...]
     why_not: str | None
+    mode: str = LIVE
 
     @property
     def inputs(self) -> dict[str, Unit]:
@@ -87,7 +90,8 @@ class StudyExplanation:
         if self.package is None:
             return f"No model: {self.why_not}."
         given = ", ".join(f"{role} {unit.subject}" for role, unit in self.inputs.items())
-        return f"Goes to {self.package.manifest.reference} with {given}."
+        beside = " in shadow" if self.mode == SHADOW else ""
+        return f"Goes to {self.package.manifest.reference}{beside} with {given}."
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json`."""
@@ -95,6 +99,7 @@ class StudyExplanation:
             "study_instance_uid": self.study_instance_uid,
             "route": self.route.name,
             "model": self.package.manifest.reference if self.package else None,
+            "mode": self.mode,
             "inputs": {role: unit.subject for role, unit in self.inputs.items()},
             "choices": [
                 {
@@ -122,7 +127,7 @@ class StudyExplanation:
 
 def explain_study(
     entries: Sequence[UnitExplanation], route: RouteSettings, registry: Registry
-) -> StudyExplanation:
+) -> Iterator[StudyExplanation]:
     """Say what a route of studies does. The node itself acts on this very answer.
 
     Args:
@@ -130,14 +135,33 @@ def explain_study(
         route: With ``scope = "study"``.
         registry: The models that it may name.
 
+    Yields:
+        What answers, and after it what runs in shadow where something does.
+
     Raises:
         SettingsError: A rule is wrong.
     """
     study = text(entries[0].unit.headers[0], "StudyInstanceUID")
     try:
-        package = registry.find(route.model)
+        packages = versions_for(route, study, registry)
     except ModelError as error:
-        return StudyExplanation(study, route, None, (), str(error))
+        yield StudyExplanation(study, route, None, (), str(error))
+        live = None
+    else:
+        tried = [_with(package, entries, route) for package in packages]
+        found = next((each for each in tried if each.package is not None), tried[-1])
+        yield found
+        live = found.package
+    shadow = shadow_of(route, live, registry)
+    if shadow is not None:
+        yield replace(_with(shadow, entries, route), mode=SHADOW)
+
+
+def _with(
+    package: Package, entries: Sequence[UnitExplanation], route: RouteSettings
+) -> StudyExplanation:
+    """What a route of studies comes to with one version of its model."""
+    study = text(entries[0].unit.headers[0], "StudyInstanceUID")
     manifest = package.manifest
     specs = sorted(manifest.inputs, key=lambda spec: not spec.primary)
     asked = {entry.role: entry for entry in route.inputs}

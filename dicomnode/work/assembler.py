@@ -11,7 +11,6 @@ from pathlib import Path
 import structlog
 from pydicom import Dataset
 
-from ai.package import Package
 from ai.registry import Registry
 from config.errors import InputError, MedAIError, StorageError, UnreadableError
 from config.schema import RouteSettings, Settings
@@ -34,6 +33,7 @@ from dicomnode.series.explain import (
 from dicomnode.series.headers import read_header, text
 from dicomnode.series.kinds import stands_alone
 from dicomnode.series.quality import assess
+from dicomnode.series.split import LIVE, Asked
 from dicomnode.series.study import StudyExplanation
 from dicomnode.series.urgency import is_urgent
 from dicomnode.work import sources
@@ -269,12 +269,12 @@ class Assembler:
             self._supersede_unasked(change, series, units)
             for unit in units:
                 rows = [by_path[path] for path in unit.unit.files]
-                for route, package in unit.runs:
-                    inputs = {package.manifest.input.role: rows}
-                    request = self._request(series, unit.unit, inputs, (route, package))
+                for run in unit.asked:
+                    inputs = {run.package.manifest.input.role: rows}
+                    request = self._request(series, unit.unit, inputs, run)
                     queued += jobs.enqueue(change, request) is not None
             explanation = json.dumps([unit.as_json() for unit in units])
-            routed = sum(len(unit.runs) for unit in units)
+            routed = sum(len(unit.asked) for unit in units)
             if routed:
                 change.move(
                     series,
@@ -322,9 +322,9 @@ class Assembler:
             ripe = f"{index.why_settled(study, quiet)}."
             reason = " ".join([ripe, *(each.outcome for each in found)])
             change.move(study, "settled", reason=reason, explanation=explanation)
-            asked = {each.route.name for each in found if each.package is not None}
+            asked = {(each.route.name, each.mode) for each in found if each.package is not None}
             for job in jobs.current_jobs_in(study.study_instance_uid):
-                if job.subject == study.study_instance_uid and job.route not in asked:
+                if job.subject == study.study_instance_uid and (job.route, job.mode) not in asked:
                     jobs.supersede(change, job, "the study as it is now does not go to this model")
             return sum(self._enqueue_study(change, each, by_path) for each in found)
 
@@ -339,7 +339,8 @@ class Assembler:
         primary = next(iter(found.inputs.values()))
         series = Series.get_by_id(primary.series_instance_uid)
         whole = replace(primary, subject=found.study_instance_uid)
-        request = self._request(series, whole, inputs, (found.route, found.package))
+        run = Asked(found.route, found.package, found.mode)
+        request = self._request(series, whole, inputs, run)
         return int(jobs.enqueue(change, request) is not None)
 
     @staticmethod
@@ -351,9 +352,11 @@ class Assembler:
         After a late object or a correction a series may no longer be sound or match the route;
         what was made of it as it was must not go out.
         """
-        asked = {(unit.unit.subject, route.name) for unit in units for route, _ in unit.runs}
+        asked = {
+            (unit.unit.subject, run.route.name, run.mode) for unit in units for run in unit.asked
+        }
         for job in jobs.current_jobs_of(series):
-            if (job.subject, job.route) not in asked:
+            if (job.subject, job.route, job.mode) not in asked:
                 jobs.supersede(change, job, "the series as it is now does not go to this model")
 
     def _request(
@@ -361,20 +364,21 @@ class Assembler:
         series: Series,
         unit: Unit,
         inputs: Mapping[str, Sequence[Instance]],
-        run: tuple[RouteSettings, Package],
+        run: Asked,
     ) -> JobRequest:
-        route, package = run
+        live = run.mode == LIVE
         return JobRequest(
             node_id=self._node_id,
             series=series,
             subject=unit.subject,
-            route=route.name,
-            model=package.manifest.reference,
-            model_digest=package.digest,
-            send_to=route.send_to,
+            route=run.route.name,
+            model=run.package.manifest.reference,
+            model_digest=run.package.digest,
+            mode=run.mode,
+            send_to=run.route.send_to if live else (),
             inputs=inputs,
             settings={"ae_title": self._settings.node.ae_title},
-            priority=_priority(route, unit),
+            priority=_priority(run.route, unit) if live else "routine",
             source=index.calling_ae_of(series.series_instance_uid) or "",
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from config.errors import StaleStateError, StorageError
-from storage import audit, jobs, versions
+from storage import audit, dispatch, versions
 from storage.db import Ledger, open_ledger
 from storage.records import AuditEvent, Job, ModelVersion
 from storage.versions import Step
@@ -111,7 +111,7 @@ def test_retiring_cancels_what_waits_and_says_so(ledger: Ledger) -> None:
     assert waiting is not None
     assert running is not None
     assert other is not None
-    claimed = jobs.claim(ledger, "w", 60)
+    claimed = dispatch.claim(ledger, "w", 60)
     assert claimed is not None
     left = {waiting.id, running.id} - {claimed.id}
     assert set(versions.retire(ledger, V1, actor=ALICE)) == left
