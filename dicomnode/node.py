@@ -26,96 +26,20 @@ import structlog
 from config.errors import MedAIError, StorageError, UsageError
 from config.redact import Redactor, configure_logging, load_key
 from config.schema import Settings, TlsSettings
+from dicomnode.children import RETIRING, Child
 from dicomnode.listening import listen, listen_when_left
 from dicomnode.net.kept import KeptCertificates
 from dicomnode.recovery import recover
 from dicomnode.state import LOCK_FILE, STATE_FILE, NodeState, last_state
-from storage import attempts, outbox
-from storage.db import Ledger, open_ledger
+from storage import attempts
+from storage.db import Ledger, open_ledger, process_name
 
 log = structlog.get_logger(__name__)
 
 PARTING_SECONDS = 5.0
 START_SECONDS = 60.0
-FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 30.0
-STEADY_SECONDS = 60.0
-
-
-class _Child:
-    """One supervised process; restarted with a growing delay.
-
-    Args:
-        name: Shown in logs, audit and status.
-        start: Starts it with the pipe that tells it to stop; gives the process, and the pipe on
-            which it says that it has begun where it does.
-    """
-
-    def __init__(
-        self, name: str, start: Callable[[Connection], tuple[Any, Connection | None]]
-    ) -> None:
-        self.name = name
-        self._start = start
-        self._stop: Connection | None = None
-        self.process: Any = None
-        self.pending: Connection | None = None
-        self.restarts = -1
-        self.started_at = 0.0
-        self.restart_at = 0.0
-        self.hindrance = ""
-        self._backoff = FIRST_BACKOFF_SECONDS
-
-    def start(self) -> bool:
-        """Start it; when its address is taken, plan another try and say so once."""
-        self.started_at = time.monotonic()
-        theirs, self._stop = multiprocessing.Pipe(duplex=False)
-        try:
-            with theirs:
-                self.process, self.pending = self._start(theirs)
-        except UsageError as error:
-            self.tell_to_stop()
-            if str(error) != self.hindrance:
-                log.error("process.waits", process=self.name, why=str(error))
-            self.hindrance = str(error)
-            self.failed()
-            return False
-        self.hindrance = ""
-        self.restarts += 1
-        return True
-
-    def first_word(self) -> Any:
-        """What it said when it had begun, or None when it died before."""
-        pipe, self.pending = self.pending, None
-        if pipe is None:
-            return None
-        with pipe:
-            try:
-                return pipe.recv()
-            except EOFError:
-                return None
-
-    def failed(self) -> None:
-        """Plan the restart of a process that ended by itself."""
-        self.first_word()
-        if time.monotonic() - self.started_at > STEADY_SECONDS:
-            self._backoff = FIRST_BACKOFF_SECONDS
-        self.restart_at = time.monotonic() + self._backoff
-        self._backoff = min(self._backoff * 2, LONGEST_BACKOFF_SECONDS)
-        self.process = None
-
-    def tell_to_stop(self) -> None:
-        if self._stop is not None:
-            self._stop.close()
-
-    def end(self, seconds: float) -> None:
-        """Wait for its end; kill it when that takes too long."""
-        if self.process is None:
-            return
-        self.process.join(seconds)
-        if self.process.is_alive():
-            log.warning("process.killed", process=self.name, why="it did not end in time")
-            self.process.kill()
-            self.process.join()
+SILENCE_SECONDS = 15.0
+"""How much longer than a job may take a worker may say nothing before it is killed."""
 
 
 class Node:
@@ -134,7 +58,9 @@ class Node:
         self._web: tuple[str, int] | None = None
         tls = settings.node.tls
         self._certificates = None if tls is None else KeptCertificates(tls)
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
+        self._retiring: list[Child] = []
+        self._written: NodeState | None = None
         self._stopping = threading.Event()
         self._wake_reader, self._wake_writer = multiprocessing.Pipe(duplex=False)
 
@@ -159,7 +85,7 @@ class Node:
                 self._write_state()
                 for child in self._children:
                     child.start()
-                self._wait_until_begun()
+                self._wait_until_begun(ledger)
                 state = self._write_state()
                 self._audit(ledger, "node.started", detail={"dicom_port": state.dicom[1]})
                 if not self._stopping.is_set():
@@ -206,10 +132,10 @@ class Node:
 
     def _plan(self) -> None:
         for number in range(self.settings.node.receiver_processes):
-            self._children.append(_Child(f"receiver-{number}", self._receiver(number)))
-        self._children.append(_Child("worker", self._worker))
+            self._children.append(Child(f"receiver-{number}", self._receiver(number)))
+        self._children.append(Child("worker", self._worker))
         if self.settings.web.enabled:
-            self._children.append(_Child("web", self._web_process))
+            self._children.append(Child("web", self._web_process))
 
     def _receiver(self, number: int) -> Callable[[Connection], tuple[Any, None]]:
         def start(stop: Connection) -> tuple[Any, None]:
@@ -247,65 +173,108 @@ class Node:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return process
 
-    def _wait_until_begun(self) -> None:
+    def _wait_until_begun(self, ledger: Ledger) -> None:
         """All processes load at the same time; each that tells has then told, or died."""
         patience = time.monotonic() + START_SECONDS
-        while pending := self._pending():
-            heard = wait([*pending, self._wake_reader], patience - time.monotonic())
+        while not all(child.has_begun or child.voice is None for child in self._children):
+            heard = wait([*self._voices(), self._wake_reader], patience - time.monotonic())
             if not heard or self._wake_reader in heard:
                 return
-            self._hear(pending, heard)
+            self._hear(ledger, heard)
 
-    def _pending(self) -> dict[Connection, _Child]:
-        return {child.pending: child for child in self._children if child.pending is not None}
+    def _voices(self) -> dict[Connection, Child]:
+        children = (*self._children, *self._retiring)
+        return {child.voice: child for child in children if child.voice is not None}
 
-    def _hear(self, pending: dict[Connection, _Child], heard: Sequence[Any]) -> None:
-        for child in [pending[pipe] for pipe in heard if pipe in pending]:
-            word = child.first_word()
-            if word is None:
+    def _hear(self, ledger: Ledger, heard: Sequence[Any]) -> None:
+        voices = self._voices()
+        for child in [voices[pipe] for pipe in heard if pipe in voices]:
+            for word in child.words():
+                if word == RETIRING:
+                    self._replace(ledger, child)
+                elif child.name == "web":
+                    self._web = (self.settings.web.bind, word)
+            if child.voice is None and not child.has_begun:
                 log.error("process.failed", process=child.name, why="it ended while it started")
-            elif child.name == "web":
-                self._web = (self.settings.web.bind, word)
 
     def _watch(self, ledger: Ledger) -> None:
         while not self._stopping.is_set():
-            alive = {child.process.sentinel: child for child in self._children if child.process}
-            planned = [child.restart_at for child in self._children if child.process is None]
-            pause = max(0.0, min(planned) - time.monotonic()) if planned else None
-            pending = self._pending()
-            heard = wait([*alive, *pending, self._wake_reader], pause)
-            self._hear(pending, heard)
-            for ready in heard:
-                if isinstance(ready, int) and not self._stopping.is_set():
-                    self._note_death(ledger, alive[ready])
+            children = (*self._children, *self._retiring)
+            alive = [child.process.sentinel for child in children if child.process]
+            heard = wait([*alive, *self._voices(), self._wake_reader], self._pause())
+            self._hear(ledger, heard)
+            if self._stopping.is_set():
+                break
+            self._end_the_silent()
+            for child in [child for child in self._retiring if child.has_died()]:
+                self._bury(ledger, child)
             for child in self._children:
+                if child.has_died():
+                    self._note_death(ledger, child)
                 due = child.process is None and time.monotonic() >= child.restart_at
-                if due and not self._stopping.is_set() and child.start():
+                if due and child.start():
                     log.info("process.restarted", process=child.name, restarts=child.restarts)
             try:
                 self._write_state()
             except OSError as error:  # the processes go on, and resume what can be resumed
                 log.error("state.unwritable", why=error.strerror)
 
-    def _note_death(self, ledger: Ledger, child: _Child) -> None:
-        code = child.process.exitcode
+    def _pause(self) -> float | None:
+        """Seconds until something is due that no process tells; None when nothing is."""
+        planned = [child.restart_at for child in self._children if child.process is None]
+        planned += [until for _, until in self._patience()]
+        return max(0.0, min(planned) - time.monotonic()) if planned else None
+
+    def _patience(self) -> Iterator[tuple[Child, float]]:
+        """Until when each worker may go on without a word, or retire, by the steady clock."""
+        models = self.settings.models
+        if models.job_seconds:
+            longest = models.job_seconds + models.grace_seconds + SILENCE_SECONDS
+            workers = [child for child in self._children if child.name == "worker"]
+            begun = [child for child in workers if child.process and child.has_begun]
+            yield from ((child, child.heard_at + longest) for child in begun)
+            yield from ((child, child.retired_at + longest) for child in self._retiring)
+
+    def _end_the_silent(self) -> None:
+        """A worker that holds up even its own watch is ended, and one that retires for too long."""
+        for child, until in list(self._patience()):
+            if time.monotonic() >= until:
+                log.error("process.killed", process=child.name, why="it did not stop in time")
+                child.kill()
+
+    def _replace(self, ledger: Ledger, child: Child) -> None:
+        """Start a worker in place of one that runs a job that does not stop."""
+        log.warning("process.retiring", process=child.name, pid=child.process.pid)
+        self._children[self._children.index(child)] = child.retire()
+        self._retiring.append(child)
+        why = "a job did not stop at its time limit"
+        with _later("process.retiring"):
+            self._audit(ledger, "process.retiring", detail={"reason": why}, name=child.name)
+
+    def _bury(self, ledger: Ledger, child: Child) -> None:
+        """A worker that was replaced has ended; what it left behind is nobody's fault."""
+        self._retiring.remove(child)
+        log.info("process.retired", process=child.name, pid=child.process.pid)
+        with _later("process.retired"):
+            attempts.return_orphans(ledger, crashed=False, owner=process_name(child.process.pid))
+
+    def _note_death(self, ledger: Ledger, child: Child) -> None:
+        code, owner = child.process.exitcode, process_name(child.process.pid)
         log.error("process.died", process=child.name, exit_code=code)
         child.failed()
         detail = {"exit_code": code if code is not None else "unknown"}
-        try:
+        # What it was sending goes out again with the next courier.
+        with _later("process.died"):
             if child.name == "worker":
-                attempts.return_orphans(ledger, crashed=True)
-                outbox.return_orphans(ledger)
+                attempts.return_orphans(ledger, crashed=True, owner=owner)
             self._audit(ledger, "process.died", detail=detail, name=child.name)
-        except StorageError as error:
-            # Its jobs return when their leases have run out, its deliveries with the next courier.
-            log.error("process.died", process=child.name, why=str(error))
 
     def _end(self) -> None:
-        for child in self._children:
+        children = (*self._children, *self._retiring)
+        for child in children:
             child.tell_to_stop()
         patience = time.monotonic() + self.settings.node.drain_seconds + 30.0
-        for child in self._children:
+        for child in children:
             child.end(max(0.0, patience - time.monotonic()))
         for listener in (self._listener, self._web_listener):
             if listener is not None:
@@ -324,14 +293,19 @@ class Node:
             dicom=self._listener.getsockname()[:2],
             web=self._web,
             processes={child.name: max(0, child.restarts) for child in self._children},
-            pids={child.name: child.process.pid for child in self._children if child.process},
+            pids={child.name: child.process.pid for child in self._children if child.process}
+            | {f"{child.name}-{child.process.pid}": child.process.pid for child in self._retiring},
             failing=tuple(
-                child.name for child in self._children if child.process is None or child.pending
+                child.name
+                for child in self._children
+                if child.process is None or not child.has_begun
             ),
         )
-        fresh = self.data_dir / f"{STATE_FILE}.new"
-        fresh.write_text(json.dumps(asdict(state)), encoding="utf-8")
-        fresh.replace(self.data_dir / STATE_FILE)
+        if state != self._written:
+            fresh = self.data_dir / f"{STATE_FILE}.new"
+            fresh.write_text(json.dumps(asdict(state)), encoding="utf-8")
+            fresh.replace(self.data_dir / STATE_FILE)
+            self._written = state
         return state
 
     def _audit(
@@ -344,6 +318,15 @@ class Node:
     ) -> None:
         with ledger.transaction() as change:
             change.audit(action, object=f"process:{name}", detail=detail)
+
+
+@contextlib.contextmanager
+def _later(event: str) -> Iterator[None]:
+    """What cannot be written now is not lost: jobs return when their leases run out."""
+    try:
+        yield
+    except StorageError as error:
+        log.error(event, why=str(error))
 
 
 def _lives(pid: int) -> bool:

@@ -320,6 +320,6 @@ def _refuse_network_file_system(data_dir: Path) -> None:
         )
 
 
-def process_name() -> str:
-    """What a process calls itself where rows name their owner."""
-    return f"{os.uname().nodename}:{os.getpid()}"
+def process_name(pid: int | None = None) -> str:
+    """What a process of this machine is called where rows name their owner; None is this one."""
+    return f"{os.uname().nodename}:{os.getpid() if pid is None else pid}"

@@ -31,6 +31,12 @@ def fact(key: str) -> str | None:
     return None if row is None else str(row.value)
 
 
+def facts(beginning: str, value: str) -> list[str]:
+    """The keys of the facts that begin so and have that value."""
+    found = NodeFact.select(NodeFact.key).where(NodeFact.value == value).order_by(NodeFact.key)
+    return [key for (key,) in found.tuples() if key.startswith(beginning)]
+
+
 def set_fact(ledger: Ledger, key: str, value: str) -> None:
     """Note a fact about the node."""
     with ledger.transaction():

@@ -10,6 +10,7 @@ from dicomnode.work.delivery import Courier
 from storage import outbox
 from storage.db import Ledger
 from storage.objects import ObjectStore
+from storage.sole import sole
 
 
 class Couriers:
@@ -41,11 +42,18 @@ class Couriers:
                 )
                 self._threads[name].start()
 
+    def are_busy(self) -> bool:
+        """Whether one delivers now."""
+        return any(thread.is_alive() for thread in self._threads.values())
+
     def join(self) -> None:
         """Wait until each has ended."""
         for thread in self._threads.values():
             thread.join()
 
     def _deliver(self, name: str) -> None:
-        with reported("delivering"):
-            Courier(self._settings, name, self._ledger, self._store).deliver(self._stopping.is_set)
+        courier = Courier(self._settings, name, self._ledger, self._store)
+        # A worker that was replaced may still be sending what it began.
+        with reported("delivering"), sole(self._ledger.data_dir, f"deliver {name}") as alone:
+            if alone:
+                courier.deliver(self._stopping.is_set)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import structlog
 
@@ -12,7 +16,6 @@ from config.errors import (
     ContentError,
     GateError,
     InferenceError,
-    MedAIError,
     ModelError,
     SeriesError,
     StaleStateError,
@@ -21,15 +24,31 @@ from config.errors import (
 from config.schema import Settings
 from dicomnode.work.borders import reported
 from dicomnode.work.execute import Executor
-from dicomnode.work.switches import is_paused
+from dicomnode.work.switches import is_paused, paused_routes
 from storage import attempts, dispatch
 from storage.db import Ledger, process_name
+from storage.dispatch import Limits
 from storage.records import Job
 
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 LEASE_SECONDS = 60.0
+
+
+@dataclass
+class _Run:
+    """A job that a thread runs.
+
+    Attributes:
+        job: As it was claimed.
+        overdue_at: Until when its thread is waited for, by the steady clock.
+        given_up: It was waited for long enough: the job is not its own any more.
+    """
+
+    job: Job
+    overdue_at: float
+    given_up: bool = False
 
 
 class JobRunner:
@@ -46,17 +65,19 @@ class JobRunner:
         self, settings: Settings, ledger: Ledger, executor: Executor, stopping: threading.Event
     ) -> None:
         self.owner = process_name()
-        self._settings = settings
+        self._models = settings.models
         self._ledger = ledger
         self._executor = executor
         self._stopping = stopping
         self._may_be_more = threading.Condition()
+        self._runs: dict[int, _Run] = {}
+        self._extended_at = 0.0
 
     def threads(self) -> list[threading.Thread]:
         """The threads, not started yet."""
         return [
             threading.Thread(target=self._run, name=f"job-{number}")
-            for number in range(self._settings.models.worker_threads)
+            for number in range(self._models.worker_threads)
         ]
 
     def wake(self) -> None:
@@ -77,11 +98,15 @@ class JobRunner:
         """Run the next job to its end, if there is one to run now."""
         if is_paused():
             return False
-        job = dispatch.claim(self._ledger, self.owner, LEASE_SECONDS)
+        limits = Limits(
+            jobs=self._models.worker_threads, models=self._models.limits, paused=paused_routes()
+        )
+        job = dispatch.claim(self._ledger, self.owner, LEASE_SECONDS, limits)
         if job is None:
             return False
         try:
-            self._executor.execute(job)
+            with self._noted(job):
+                self._executor.execute(job)
         except StaleStateError as error:
             # Another process took the job over, or a person cancelled it: its word counts.
             log.warning("job.lost", job=job.id, why=str(error))
@@ -90,31 +115,62 @@ class JobRunner:
             with contextlib.suppress(StaleStateError):
                 attempts.skip(self._ledger, job, str(error))
         except (SeriesError, ModelError, GateError, StorageError) as error:
-            self._failed(job, str(error), retry=_may_end_otherwise(error))
+            again = isinstance(error, InferenceError | StorageError)
+            self._failed(job, str(error), retry=again, by_model=isinstance(error, ModelError))
         except Exception as error:
             log.exception("job.crashed", job=job.id)
             self._failed(job, f"unexpected {type(error).__name__}", retry=True)
         self.wake()
         return True
 
-    def keep_leases(self) -> None:
-        """Extend the leases of what runs until the worker ends."""
-        while not self._stopping.wait(LEASE_SECONDS / 4):
-            with reported("extending leases"):
-                attempts.extend_leases(self._ledger, self.owner, LEASE_SECONDS)
+    @contextlib.contextmanager
+    def _noted(self, job: Job) -> Iterator[None]:
+        models = self._models
+        limit = models.job_seconds + models.grace_seconds if models.job_seconds else math.inf
+        self._runs[threading.get_ident()] = _Run(job, time.monotonic() + limit)
+        try:
+            yield
+        finally:
+            del self._runs[threading.get_ident()]
 
-    def _failed(self, job: Job, reason: str, *, retry: bool) -> None:
+    def extend_leases(self) -> None:
+        """Extend the leases of what runs, when it is time to."""
+        if time.monotonic() >= self._extended_at + LEASE_SECONDS / 4:
+            attempts.extend_leases(self._ledger, self.owner, LEASE_SECONDS)
+            self._extended_at = time.monotonic()
+
+    def give_up_overdue(self) -> bool:
+        """Take the jobs from threads that do not stop; gives whether there is such a thread."""
+        now = time.monotonic()
+        for run in [run for run in list(self._runs.values()) if run.overdue_at <= now]:
+            if not run.given_up:
+                self._give_up(run.job)
+                run.given_up = True
+        return self.has_lost_threads()
+
+    def _give_up(self, job: Job) -> None:
+        row = Job.get_by_id(job.id)  # the thread that runs it may come to its end at this moment
+        if row.attempt == job.attempt and row.state in ("running", "validating"):
+            reason = f"{job.model} did not stop at its time limit: its worker is replaced"
+            self._failed(row, reason, retry=True, by_model=True)
+
+    def has_lost_threads(self) -> bool:
+        """Whether a thread was given up and has not come back."""
+        return any(run.given_up for run in list(self._runs.values()))
+
+    def is_busy(self) -> bool:
+        """Whether a job runs in a thread that is not given up."""
+        return any(not run.given_up for run in list(self._runs.values()))
+
+    def _failed(self, job: Job, reason: str, *, retry: bool, by_model: bool = False) -> None:
         log.warning("job.failed", job=job.id, model=job.model, why=reason, attempt=job.attempt)
         with contextlib.suppress(StaleStateError):
             attempts.fail(
                 self._ledger,
                 job,
                 reason,
-                max_attempts=self._settings.models.max_attempts,
+                max_attempts=self._models.max_attempts,
                 retry=retry,
                 jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+                by_model=by_model,
             )
-
-
-def _may_end_otherwise(error: MedAIError) -> bool:
-    return isinstance(error, StorageError) or (isinstance(error, InferenceError) and error.retry)

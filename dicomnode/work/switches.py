@@ -21,8 +21,15 @@ def is_paused() -> bool:
     return overview.fact(PAUSED) == "yes"
 
 
-def set_paused(ledger: Ledger, paused: bool, actor: str) -> None:
-    """Stop AI or let it run again; receiving goes on either way."""
-    overview.set_fact(ledger, PAUSED, "yes" if paused else "no")
+def paused_routes() -> list[str]:
+    """The routes of which a person stopped AI, by name."""
+    return [key.removeprefix(f"{PAUSED}:") for key in overview.facts(f"{PAUSED}:", "yes")]
+
+
+def set_paused(ledger: Ledger, paused: bool, actor: str, route: str | None = None) -> None:
+    """Stop AI or let it run again, of one route or of all; receiving goes on either way."""
+    key = PAUSED if route is None else f"{PAUSED}:{route}"
+    overview.set_fact(ledger, key, "yes" if paused else "no")
     with ledger.transaction() as change:
-        change.audit("ai.paused" if paused else "ai.resumed", object="process:node", actor=actor)
+        place = "process:node" if route is None else f"route:{route}"
+        change.audit("ai.paused" if paused else "ai.resumed", object=place, actor=actor)

@@ -1,15 +1,26 @@
-"""The worker process: assembles series, runs jobs, delivers results."""
+"""The worker process: assembles series, runs jobs, delivers results.
+
+Of a job that does not stop at its time limit only the process can be ended. Such a worker retires:
+it begins nothing new, says so, runs its other jobs to their end, and is gone, while the supervisor
+has long started the next one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
+import structlog
+
 from config.schema import Settings
+from dicomnode.children import ALIVE, RETIRING
 from dicomnode.series.decode_pool import DecodePool
 from dicomnode.work.assembler import Assembler
 from dicomnode.work.borders import reported
@@ -27,6 +38,9 @@ from storage.nudge import Nudged
 from storage.objects import ObjectStore
 
 POLL_SECONDS = 1.0
+WATCH_SECONDS = 0.5
+
+log = structlog.get_logger(__name__)
 
 
 class Worker:
@@ -35,15 +49,20 @@ class Worker:
     Args:
         settings: The node's settings.
         data_dir: Its data folder.
+        say: Tells the supervisor a word: that the worker lives, that it retires.
     """
 
-    def __init__(self, settings: Settings, data_dir: Path) -> None:
+    def __init__(
+        self, settings: Settings, data_dir: Path, say: Callable[[str], None] = lambda word: None
+    ) -> None:
         self.settings = settings
+        self._say = say
         self.ledger = open_ledger(data_dir)
         self.store = ObjectStore(data_dir, min_free=settings.storage.min_free)
         self.registry = make_registry(settings)
         self.decoder = DecodePool(settings.models.worker_threads)
         self._stopping = threading.Event()
+        self._ended = threading.Event()
         self._assembler = Assembler(
             settings,
             self.ledger,
@@ -63,8 +82,9 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop` is called."""
+        watch = threading.Thread(target=self._watch, name="watch")
+        watch.start()
         threads = self.runner.threads()
-        threads.append(threading.Thread(target=self.runner.keep_leases, name="leases"))
         rate = self.settings.storage.scrub_bytes_per_second
         scrubbing = (self._stopping, self.ledger, self.store, rate)
         threads.append(threading.Thread(target=scrub_until, args=scrubbing, name="scrub"))
@@ -74,10 +94,15 @@ class Worker:
         while not self._stopping.is_set():
             self._nudged.wait(min(POLL_SECONDS, max(0.0, again - time.time())))
             again = self._look_around()
+        self._nudged.close()  # the next worker may be nudged now
+        if self.runner.has_lost_threads():
+            self._tell(RETIRING)
         self.runner.wake()
         for thread in threads:
             thread.join()
         self._couriers.join()
+        self._ended.set()
+        watch.join()
         self.close()
 
     def close(self) -> None:
@@ -89,6 +114,25 @@ class Worker:
     def stop(self) -> None:
         """End after what runs now."""
         self._stopping.set()
+
+    def _watch(self) -> None:
+        """Show that the process lives, keep its leases, and end what does not end by itself."""
+        while not self._ended.is_set():
+            self._tell(ALIVE)
+            with reported("extending leases"):
+                self.runner.extend_leases()
+            with reported("watching time limits"):
+                if self.runner.give_up_overdue():
+                    self.stop()
+            lost = self._stopping.is_set() and self.runner.has_lost_threads()
+            if lost and not self.runner.is_busy() and not self._couriers.are_busy():
+                log.warning("worker.ended", why="a job did not stop, and the others have ended")
+                os._exit(1)  # a thread that does not stop holds up every other way to end
+            self._ended.wait(WATCH_SECONDS)
+
+    def _tell(self, word: str) -> None:
+        with contextlib.suppress(OSError):  # the supervisor was killed: the node is about to end
+            self._say(word)
 
     def _look_around(self) -> float:
         again = time.time() + POLL_SECONDS
@@ -105,24 +149,23 @@ class Worker:
         return again
 
 
-def run_worker(settings: Settings, data_dir: Path, stop: Connection, ready: Connection) -> None:
+def run_worker(settings: Settings, data_dir: Path, stop: Connection, voice: Connection) -> None:
     """The main function of the worker process.
 
     Args:
         settings: The node's settings.
         data_dir: Its data folder, recovered already.
         stop: Readable, or closed at the other side, when the worker is to end.
-        ready: Gets one message when the worker has begun.
+        voice: Gets a word when the worker has begun, and others while it works.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when all end
-    worker = Worker(settings, data_dir)
+    worker = Worker(settings, data_dir, voice.send)
 
     def terminate(number: int, frame: FrameType | None) -> None:
         worker.stop()
 
     signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=_stop_when_told, args=(stop, worker), daemon=True).start()
-    ready.send("ready")
     worker.run()
 
 
