@@ -111,18 +111,26 @@ def send(paths: Paths, to: To, config: ConfigFile = None) -> None:
 
 
 def explain(paths: Paths, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Dry run: the series found, their quality, each rule and why it matched or not."""
+    """Dry run: the series found, their quality, each rule, and what the pixels show."""
     from dicomnode.results.provenance import made_here  # noqa: PLC0415
     from dicomnode.series.explain import explain as explain_files  # noqa: PLC0415
+    from dicomnode.work.content import looks_at  # noqa: PLC0415
     from dicomnode.work.models import make_registry  # noqa: PLC0415
 
     settings = read_settings(config)
     found = explain_files(files_in(paths), settings.routes, make_registry(settings), made_here)
+    looks = [looks_at(entry) for entry in found.units]
     if as_json:
-        show_json(found.as_json())
+        content = found.as_json()
+        for entry, seen in zip(content["series"], looks, strict=True):
+            entry["content"] = [look.as_json() for look in seen]
+        show_json(content)
     else:
         for line in found.sentences():
             say(line)
+        for seen in looks:
+            for look in seen:
+                say(look.sentence())
     if not found.units:
         raise typer.Exit(1)
 
@@ -204,6 +212,8 @@ def infer(
         say(str(output / name))
     for finding in analysis.answer.findings:
         say(f"{finding.description}")
+    if analysis.judgement.look is not None:
+        complain(analysis.judgement.look)
 
 
 def _kinds(listed: str | None) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from ai.content.expected import Said, remarks
@@ -11,10 +12,12 @@ from ai.content.fingerprint import Fingerprint, fingerprint
 from ai.package import Package
 from ai.reference import read_reference, unusual
 from ai.types import Answer, Finding
-from config.errors import ContentError, MalformedError
+from config.errors import ContentError, InputError, MalformedError, ModelError, SeriesError
 from config.kinds import ContentCheck
+from config.schema import RouteSettings
+from dicomnode.series.explain import UnitExplanation
 from dicomnode.series.headers import text
-from dicomnode.series.volume import LoadedSeries
+from dicomnode.series.volume import LoadedSeries, load_series
 
 # Defined terms of Body Part Examined (PS3.16 Annex L) by what pixels can tell; those that are not
 # here may be either or both.
@@ -83,6 +86,59 @@ def judge(package: Package, loaded: Mapping[str, LoadedSeries], check: ContentCh
     volumes = {role: entry.volume for role, entry in loaded.items()}
     far = [] if reference is None else [str(entry) for entry in unusual(reference, volumes)]
     return Judgement(shown, (*against, *far[:3]), against[0] if against else None)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the pixels of one unit come to for one route: the part of a dry run that reads them.
+
+    Attributes:
+        route: The route's name.
+        model: ``name@version``.
+        judgement: What they show.
+        why_not: Why the model does not run on them; None where it does.
+    """
+
+    route: str
+    model: str
+    judgement: Judgement
+    why_not: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for `json`."""
+        return {
+            "route": self.route,
+            "model": self.model,
+            **self.judgement.as_json(),
+            "why_not": self.why_not,
+        }
+
+    def sentence(self) -> str:
+        """The same for a reader."""
+        shown = "; ".join(
+            f"modality {found.family}, body part {found.body_part}, orientation {found.orientation}"
+            for found in self.judgement.shown.values()
+        )
+        said = self.why_not or self.judgement.look or "nothing stands against it"
+        return f"Pixels for {self.model} ({self.route}): {shown or 'not looked at'}; {said}"
+
+
+def looks_at(entry: UnitExplanation) -> list[Look]:
+    """What the pixels of a unit come to, for each route of series that would run a model."""
+    return [_look(entry.unit.files, route, package) for route, package in entry.runs]
+
+
+def _look(files: Sequence[Path], route: RouteSettings, package: Package) -> Look:
+    reference = package.manifest.reference
+    try:
+        loaded = {package.manifest.input.role: load_series(files)}
+        judgement = judge(package, loaded, route.content)
+        require(judgement, package, route.content)
+    except ContentError as error:
+        return Look(route.name, reference, judgement, str(error))
+    except (InputError, SeriesError, ModelError) as error:
+        return Look(route.name, reference, Judgement({}), str(error))
+    return Look(route.name, reference, judgement, None)
 
 
 def require(judgement: Judgement, package: Package, check: ContentCheck) -> None:

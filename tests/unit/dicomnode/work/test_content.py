@@ -20,6 +20,7 @@ from ai.registry import Registry
 from ai.seal import renew
 from config.errors import ContentError, UsageError
 from config.schema import RouteSettings, Settings
+from dicomnode.cli.files import explain
 from dicomnode.cli.work import retry_job
 from dicomnode.work.models import make_engine
 from dicomnode.work.pipeline import analyse
@@ -182,3 +183,22 @@ def test_a_skip_of_a_job_that_was_cancelled_meanwhile_is_no_fault(
 
     monkeypatch.setattr(attempts, "skip", cancelled_first)
     assert run_job(screen_as_cr(), content="skip").state == "cancelled"
+
+
+def test_a_dry_run_says_what_the_pixels_show_and_what_comes_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    factories.write([screen_as_cr()], tmp_path / "source")
+    config = tmp_path / "node.toml"
+    route = 'name = "CR"\nwhen = { Modality = "CR" }\nmodel = "xr-quality"\ncontent = "skip"'
+    config.write_text(f'[node]\ndata_dir = "{tmp_path}"\n[[routes]]\n{route}\n', "utf-8")
+    explain([tmp_path / "source"], config)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(
+        "Pixels for xr-quality@1.0.0 (CR): modality screen (1.00), body part not"
+    )
+    assert "not given to xr-quality@1.0.0: the pixels look like a picture of a screen" in last
+    explain([tmp_path / "source"], config, as_json=True)
+    (look,) = json.loads(capsys.readouterr().out)["series"][0]["content"]
+    assert look["shown"]["image"]["family"] == {"value": "screen", "confidence": 1.0}
+    assert look["why_not"].startswith("not given to xr-quality@1.0.0")
