@@ -46,7 +46,7 @@ ResultKind = Literal[
     "ko",
     "pdf",
 ]
-Permission = Literal["echo", "store"]
+Permission = Literal["echo", "store", "mpps"]
 ModelReference = Annotated[
     str,
     Field(
@@ -149,6 +149,28 @@ class StorageSettings(Section):
     )
 
 
+class DestinationTlsSettings(Section):
+    """``[destinations.tls]``: results go to the destination over TLS 1.2 or later."""
+
+    ca: Path = Field(description="CA certificates, PEM, that its certificate must come from.")
+    certificate: Path | None = Field(
+        None, description="The certificate the node shows it, PEM; with private_key."
+    )
+    private_key: Path | None = Field(None, description="Its private key, PEM, without a password.")
+    name: Host | None = Field(
+        None, description="The name in its certificate, where that is not its host."
+    )
+
+
+class QuerySettings(Section):
+    """``peers.query``: where a peer answers C-FIND about what it sends."""
+
+    ae_title: AETitle = Field(description="Called AE title.")
+    host: Host = Field(description="Host name or address.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(description="DICOM port.")
+    tls: DestinationTlsSettings | None = None
+
+
 class PeerSettings(Section):
     """``[[peers]]``: who may call. None listed means loopback only."""
 
@@ -164,6 +186,11 @@ class PeerSettings(Section):
         False,
         description="Believe how many images its headers announce, (0020,1209) or (0020,1002): "
         "with that many a series is complete at once.",
+    )
+    query: QuerySettings | None = Field(
+        None,
+        description="Where it answers C-FIND: asked how many instances a study has once that "
+        "rests, and with so many complete at once.",
     )
     certificate: Fingerprint | None = Field(
         None, description="Fingerprint of the certificate it must show; needs node.tls.client_ca."
@@ -281,19 +308,6 @@ class RouteSettings(Section):
         "warn marks its findings for a human look, off does not look.",
     )
     send_to: tuple[Name, ...] = Field((), description="Names of destinations.")
-
-
-class DestinationTlsSettings(Section):
-    """``[destinations.tls]``: results go to the destination over TLS 1.2 or later."""
-
-    ca: Path = Field(description="CA certificates, PEM, that its certificate must come from.")
-    certificate: Path | None = Field(
-        None, description="The certificate the node shows it, PEM; with private_key."
-    )
-    private_key: Path | None = Field(None, description="Its private key, PEM, without a password.")
-    name: Host | None = Field(
-        None, description="The name in its certificate, where that is not its host."
-    )
 
 
 class DestinationSettings(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 
 from pydicom.uid import AllTransferSyntaxes
@@ -14,6 +14,13 @@ from pynetdicom.presentation import (
 from pynetdicom.sop_class import StorageServiceClass, register_uid, uid_to_service_class
 
 VERIFICATION = "1.2.840.10008.1.1"
+PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
+# What else than storing a peer may be let do: the SOP class, and the transfer syntaxes that its
+# data sets come in. Those are read in memory, so that none is taken that may inflate.
+_SERVICES = {
+    "echo": (VERIFICATION, None),
+    "mpps": (PROCEDURE_STEP, frozenset(f"1.2.840.10008.1.2{more}" for more in ("", ".1", ".2"))),
+}
 MAX_CONTEXTS = 128
 """Context ids are the odd numbers from 1 to 255 (PS3.8 9.3.2.2)."""
 
@@ -42,7 +49,7 @@ def register_storage_classes(sop_class_uids: Iterable[str]) -> None:
 
 
 def supported(
-    asked: Sequence[PresentationContext], private_classes: Sequence[str], *, echo: bool
+    asked: Sequence[PresentationContext], private_classes: Sequence[str], may: Collection[str]
 ) -> list[PresentationContext]:
     """Of what a requestor asks for, what the node takes.
 
@@ -52,18 +59,20 @@ def supported(
     Args:
         asked: The requestor's presentation contexts.
         private_classes: SOP classes accepted beside the standard's.
-        echo: Whether the requestor may verify.
+        may: What the requestor may do beside storing, which is judged object by object.
 
     Returns:
         Contexts for negotiation, one an abstract syntax.
     """
     wanted: dict[str, dict[str, None]] = {}
+    services = dict(_SERVICES[name] for name in may if name in _SERVICES)
     for context in asked:
         uid = str(context.abstract_syntax)
-        if uid in storage_classes() or uid in private_classes or (echo and uid == VERIFICATION):
+        if uid in storage_classes() or uid in private_classes or uid in services:
+            taken = services.get(uid) or transfer_syntaxes()
             known = (str(syntax) for syntax in context.transfer_syntax)
             wanted.setdefault(uid, {}).update(
-                dict.fromkeys(syntax for syntax in known if syntax in transfer_syntaxes())
+                dict.fromkeys(syntax for syntax in known if syntax in taken)
             )
     return [build_context(uid, list(syntaxes)) for uid, syntaxes in wanted.items() if syntaxes]
 

@@ -22,6 +22,7 @@ from dicomnode.net.peers import (
     Peers,
     Rejection,
 )
+from dicomnode.net.procedure import on_create, on_other, on_set
 from dicomnode.net.rates import Rates, Throttle
 from dicomnode.net.slots import NODE, AssociationSlots
 from dicomnode.net.status import Answer
@@ -60,6 +61,10 @@ def bindings(desk: Desk) -> list[tuple[Any, ...]]:
         (evt.EVT_C_ECHO, on_echo),
         (evt.EVT_DIMSE_RECV, on_message),
         (evt.EVT_C_STORE, on_store),
+        (evt.EVT_N_CREATE, on_create, [desk]),
+        (evt.EVT_N_SET, on_set, [desk]),
+        (evt.EVT_N_GET, on_other),
+        (evt.EVT_N_EVENT_REPORT, on_other),
         (evt.EVT_RELEASED, on_released),
         (evt.EVT_ABORTED, on_aborted),
     ]
@@ -98,7 +103,7 @@ def on_requested(event: evt.Event, desk: Desk) -> None:
     assoc.acceptor.supported_contexts = supported(
         request.presentation_context_definition_list,
         desk.private_classes,
-        echo="echo" in verdict.may,
+        verdict.may,
     )
 
 

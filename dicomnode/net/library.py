@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import pydicom
 from pynetdicom import _config
 
 
@@ -14,7 +15,9 @@ def quiet_pynetdicom() -> None:
     _config.LOG_RESPONSE_IDENTIFIERS = False
     # What goes wrong in its threads ends the association, and that is logged or raised here.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # quotes the values it doubts
+    # Both ways in which it tells of values that it doubts quote them.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
 def send_bytes_as_they_are() -> None:

@@ -17,12 +17,14 @@ class Answer:
         comment: Error Comment (0000,0902); empty with Success.
         clause: Where the standard gives the status.
         reason: Short stable code for logs, metrics and the audit chain.
+        error_id: Error ID (0000,0903) where the service class has one.
     """
 
     status: int
     comment: str
     clause: str
     reason: str
+    error_id: int | None = None
 
     @property
     def kept(self) -> bool:

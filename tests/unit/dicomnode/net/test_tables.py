@@ -7,18 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import AllTransferSyntaxes
 
-from dicomnode.net import contexts, dimse, status
+from dicomnode.net import contexts, dimse, procedure, status
 from dicomnode.net.dimse import Command, read_command, response
 from tests.contract.wire import command, echo_rq, parse_command, store_rq
 from tests.raw import CT, DEFLATED, EXPLICIT
 
 
 def test_every_refusal_has_a_comment_that_fits_its_element() -> None:
-    for answer in status.ANSWERS:
-        assert bool(answer.comment) == (answer.status != 0)
-        assert len(answer.comment) <= status.MAX_COMMENT
-        assert answer.clause.startswith("PS3.")
-    assert len({answer.reason for answer in status.ANSWERS}) == len(status.ANSWERS)
+    for answers in (status.ANSWERS, procedure.ANSWERS):
+        for answer in answers:
+            assert bool(answer.comment) == (answer.status != 0)
+            assert len(answer.comment) <= status.MAX_COMMENT
+            assert answer.clause.startswith("PS3.")
+        assert len({answer.reason for answer in answers}) == len(answers)
 
 
 @settings(max_examples=100, deadline=None)
@@ -54,7 +55,7 @@ def test_what_is_asked_for_fits_associations() -> None:
 def test_a_contexts_transfer_syntaxes_keep_the_requestors_order() -> None:
     (asked,) = contexts.requests([(CT, DEFLATED)])
     asked[0].transfer_syntax = [DEFLATED, "1.9.9", EXPLICIT]
-    (offered,) = contexts.supported(asked, (), echo=False)
+    (offered,) = contexts.supported(asked, (), ())
     assert offered.transfer_syntax == [DEFLATED, EXPLICIT]
 
 
