@@ -112,21 +112,19 @@ def to_tell(now: float, *, quiet_seconds: float, remind_seconds: float) -> list[
     return found
 
 
-def tell(
-    ledger: Ledger, rows: Sequence[Alert], channels: Sequence[str], node: dict[str, Any]
-) -> int:
+def tell(ledger: Ledger, rows: Sequence[Alert], channels: Sequence[str], node: str) -> int:
     """Queue the messages about alerts, one a channel; how many.
 
     Args:
         ledger: The database.
         rows: From `to_tell`.
         channels: Who gets them, ``webhooks:on call``.
-        node: What each message says of the node.
+        node: What each message calls the node.
     """
     made = 0
     with ledger.transaction() as change:
         for row in rows:
-            content = {**node, **_content(row)}
+            content = {"node": node, **_content(row)}
             for channel in channels:
                 Notice.create(channel=channel, content=json.dumps(content), created_at=change.now)
                 made += 1

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config.errors import StaleStateError
-from storage import outbox
+from storage import figures, outbox
 from storage.backoff import Backoff
 from storage.breaker import MODELS
 from storage.db import Change, Ledger
+from storage.figures import Outcome
 from storage.jobs import Priority
 from storage.outbox import NewResult
 from storage.records import Job
@@ -60,6 +61,7 @@ def _return(ledger: Ledger, query: Any, crashed: bool) -> int:
             if crashes >= MAX_CRASHES:
                 reason = f"dead letter: its process died {crashes} times"
                 change.move(job, "failed", reason=reason, finished_at=change.now, **values)
+                figures.count(change, job.model, {"failed": 1})
             else:
                 reason = "its process died" if crashed else "its process was stopped"
                 change.move(job, "queued", reason=reason, **values)
@@ -88,6 +90,7 @@ def finish(
     seconds: Mapping[str, float],
     *,
     reason: str | None = None,
+    outcome: Outcome | None = None,
 ) -> None:
     """Make a job ready with its results and queue their deliveries, all at once.
 
@@ -98,6 +101,7 @@ def finish(
         destinations: Kinds of result each destination is sent, by its name.
         seconds: Time by stage.
         reason: Why a human look is asked for, without patient identifiers.
+        outcome: What the model answered, for its figures.
     """
     with ledger.transaction() as change:
         rows = outbox.add_results(change, job, results)
@@ -112,6 +116,8 @@ def finish(
             seconds=json.dumps(dict(seconds)),
         )
         MODELS.succeeded(change, job.model)
+        if outcome is not None:
+            figures.record(change, job, outcome, seconds)
 
 
 def skip(ledger: Ledger, job: Job, reason: str) -> None:
@@ -124,6 +130,7 @@ def skip(ledger: Ledger, job: Job, reason: str) -> None:
     """
     with ledger.transaction() as change:
         change.move(job, "skipped", reason=reason, owner=None, finished_at=change.now)
+        figures.count(change, job.model, {"skipped": 1})
 
 
 def fail(
@@ -171,6 +178,7 @@ def fail(
                 finished_at=change.now,
                 failures=failures,
             )
+            figures.count(change, job.model, {"failed": 1})
 
 
 def try_all_now(ledger: Ledger) -> None:

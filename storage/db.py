@@ -184,7 +184,7 @@ class Change:
                 setattr(row, name, value)
 
 
-FAILURES = frozenset({"failed", "quarantined", "refused", "dead"})
+FAILURES = frozenset({"failed", "quarantined", "refused", "dead", "raised"})
 
 
 class Ledger:

@@ -96,6 +96,12 @@ def of_job(job_id: int) -> list[Feedback]:
     return list(Feedback.select().where(Feedback.job == job_id).order_by(Feedback.id))
 
 
+def models() -> list[str]:
+    """The models that something was said of, in order."""
+    query = Feedback.select(Feedback.model).distinct().order_by(Feedback.model)
+    return [name for (name,) in query.tuples()]
+
+
 @dataclass(frozen=True)
 class Share:
     """A share of cases, with the interval it lies in.

@@ -11,7 +11,7 @@ from peewee import SQL, fn
 
 from storage.db import Change, Ledger
 from storage.record import Record
-from storage.records import Job
+from storage.records import Delivery, Job, Result
 from storage.watch_records import (
     Alert,
     Baseline,
@@ -28,6 +28,7 @@ MOST_FINDINGS = 200
 """Findings of one run whose scores are kept, the most significant; all are counted."""
 _BATCH = 2000  # rows deleted in one transaction
 DAY = 86400.0
+_ON_THE_WAY = ("waiting", "sending", "refused", "dead")
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,11 @@ def quantile(rising: Sequence[float], share: float) -> float:
     return rising[max(0, math.ceil(share * len(rising) - 1e-9) - 1)]
 
 
-def last_provider(model: str) -> str | None:
-    """The execution provider of a model's newest run, or None where it has none."""
+def last_provider(model: str, since: float) -> str | None:
+    """The execution provider of a model's newest run since then, or None where it has none."""
     row = (
         Run.select(Run.provider)
-        .where(Run.model == model)
+        .where((Run.model == model) & (Run.finished_at >= since))
         .order_by(Run.finished_at.desc(), Run.id.desc())
         .first()
     )
@@ -226,6 +227,21 @@ def versions() -> list[tuple[str, str]]:
     newest = Run.select(fn.MAX(Run.id)).where(Run.mode == "live").group_by(Run.model)
     rows = Run.select(Run.model, Run.model_digest).where(Run.id.in_(newest)).order_by(Run.model)
     return list(rows.tuples())
+
+
+def delivered(change: Change, job_id: int) -> None:
+    """Note how long a run's results took to their destinations, once the last of them is there."""
+    run = Run.get_or_none(Run.job == job_id)
+    if run is None:
+        return
+    on_the_way = (
+        Delivery.select()
+        .join(Result)
+        .where((Result.job == job_id) & Delivery.state.in_(_ON_THE_WAY))
+    )
+    if not on_the_way.exists():
+        took = max(0.0, change.now - run.finished_at)
+        StageTime.insert(run=run, stage="deliver", seconds=took).on_conflict_ignore().execute()
 
 
 def findings_of(job_id: int) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config.errors import StaleStateError
+from storage import figures
 from storage.backoff import Backoff
 from storage.breaker import DESTINATIONS
 from storage.db import Change, Ledger
@@ -281,6 +282,7 @@ def accepted(ledger: Ledger, row: Delivery, status: int) -> None:
             detail={"destination": row.destination, "status": f"0x{status:04X}"},
             finished_at=change.now,
         )
+        figures.delivered(change, row.result.job_id)
 
 
 def refused(ledger: Ledger, row: Delivery, reason: str, status: int | None) -> None:

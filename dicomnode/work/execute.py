@@ -20,6 +20,7 @@ from dicomnode.results.provenance import Provenance
 from dicomnode.results.write import deflated
 from dicomnode.series.decode import Decoder
 from dicomnode.work.corrections import predecessors_of
+from dicomnode.work.outcome import outcome_of
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
 from dicomnode.work.switches import node_id
 from storage import attempts, jobs, outbox
@@ -156,7 +157,16 @@ class Executor:
         try:
             wanted = self._wanted(json.loads(job.send_to))
             look = analysis.judgement.look
-            attempts.finish(self._ledger, job, results, wanted, analysis.seconds, reason=look)
+            seconds = {"queue": max(0.0, job.started_at - job.queued_at), **analysis.seconds}
+            attempts.finish(
+                self._ledger,
+                job,
+                results,
+                wanted,
+                seconds,
+                reason=look,
+                outcome=outcome_of(analysis.answer, look=look is not None),
+            )
         except StaleStateError:
             # Somebody else decided about the job meanwhile: these objects belong to nothing.
             for key in keys:

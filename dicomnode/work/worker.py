@@ -28,6 +28,7 @@ from dicomnode.work.clock import ClockWatch
 from dicomnode.work.corrections import withdraw_superseded
 from dicomnode.work.couriers import Couriers
 from dicomnode.work.execute import Executor
+from dicomnode.work.lookout import Lookout
 from dicomnode.work.models import make_engine, make_registry
 from dicomnode.work.runner import JobRunner
 from dicomnode.work.scrubbing import scrub_until
@@ -63,12 +64,13 @@ class Worker:
         self.decoder = DecodePool(settings.models.worker_threads)
         self._stopping = threading.Event()
         self._ended = threading.Event()
+        own_id = node_id(self.ledger)
         self._assembler = Assembler(
             settings,
             self.ledger,
             self.store,
             self.registry,
-            node_id(self.ledger),
+            own_id,
             decoder=self.decoder,
         )
         engine = make_engine(settings, self.registry)
@@ -77,6 +79,7 @@ class Worker:
         )
         self.runner = JobRunner(settings, self.ledger, executor, self._stopping)
         self._couriers = Couriers(settings, self.ledger, self.store, self._stopping)
+        self._lookout = Lookout(settings, self.ledger, self.store, self.registry, own_id)
         self._clock = ClockWatch()
         self._nudged = Nudged(data_dir, "worker")
 
@@ -88,6 +91,8 @@ class Worker:
         rate = self.settings.storage.scrub_bytes_per_second
         scrubbing = (self._stopping, self.ledger, self.store, rate)
         threads.append(threading.Thread(target=scrub_until, args=scrubbing, name="scrub"))
+        looking = (self._stopping,)
+        threads.append(threading.Thread(target=self._lookout.run, args=looking, name="lookout"))
         for thread in threads:
             thread.start()
         again = 0.0

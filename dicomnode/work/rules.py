@@ -1,0 +1,162 @@
+"""What alerts are raised for: one function a rule, each of which finds what is wrong now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from peewee import fn
+
+from config.schema import Settings
+from storage import feedback, figures, overview, scrub
+from storage.alerts import Trouble
+from storage.objects import ObjectStore
+from storage.records import Destination, Job, ModelBreaker
+from storage.watch_records import Drift
+
+OPEN_JOBS: Final = ("queued", "running", "validating")
+NOT_RUN: Final = ("queue", "deliver")
+"""Stages that say nothing of how fast a model runs."""
+PROVIDERS: Final = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the rules look at.
+
+    Attributes:
+        settings: The node's settings.
+        store: Where the objects lie.
+        now: Seconds since the epoch.
+    """
+
+    settings: Settings
+    store: ObjectStore
+    now: float
+
+    @property
+    def since(self) -> float:
+        """When the window began that latencies and failures are counted over."""
+        return self.now - self.settings.watch.window_seconds
+
+
+def drift(sight: Sight) -> Iterator[Trouble]:
+    """Scores of a model lie otherwise than those of its reference."""
+    limit, chance = sight.settings.alerts.drift_psi, sight.settings.alerts.drift_p
+    if not limit:
+        return
+    far = Drift.select().where((Drift.psi >= limit) & (Drift.p < chance)).order_by(Drift.psi.desc())
+    worst: dict[str, Drift] = {}
+    for row in far:
+        worst.setdefault(row.model, row)
+    for model, row in worst.items():
+        against = "its reference" if row.reference == "package" else "its first runs here"
+        why = f"{row.scores} scores of {row.name!r} lie otherwise than those of {against}"
+        yield Trouble("drift", model, why, round(row.psi, 3), limit)
+
+
+def rejections(sight: Sight) -> Iterator[Trouble]:
+    """Radiologists reject too many answers of a model."""
+    limit = sight.settings.alerts.rejection_rate
+    for model in feedback.models() if limit else ():
+        share = feedback.acceptance(model).rejection
+        if share is not None and share.low > limit:
+            why = f"{share.part} of {share.of} assessed answers were rejected"
+            yield Trouble("rejections", model, why, round(share.value, 3), limit)
+
+
+def latency(sight: Sight) -> Iterator[Trouble]:
+    """A model takes too long."""
+    limit = sight.settings.alerts.latency_p95_seconds
+    for model in figures.models() if limit else ():
+        times = figures.run_seconds(model, sight.since, without=NOT_RUN)
+        slow = figures.quantile(times, 0.95) if times else 0.0
+        if slow > limit:
+            why = f"the 95th percentile of {len(times)} runs is {slow:.1f} s"
+            yield Trouble("latency", model, why, round(slow, 3), limit)
+
+
+def queue(sight: Sight) -> Iterator[Trouble]:
+    """Jobs wait too long."""
+    limit = sight.settings.alerts.queue_age_seconds
+    age = overview.oldest_waiting_seconds(Job, list(OPEN_JOBS)) if limit else 0.0
+    if age > limit:
+        count = Job.select().where(Job.state.in_(OPEN_JOBS)).count()
+        why = f"the oldest of {count} open jobs is {age:.0f} s old"
+        yield Trouble("queue", "", why, round(age, 1), limit)
+
+
+def failures(sight: Sight) -> Iterator[Trouble]:
+    """Jobs of a model fail for good."""
+    limit = sight.settings.alerts.failures
+    if not limit:
+        return
+    rows = (
+        Job.select(Job.model, fn.COUNT("*"))
+        .where((Job.state == "failed") & (Job.finished_at >= sight.since))
+        .group_by(Job.model)
+        .tuples()
+    )
+    for model, count in rows:
+        if count >= limit:
+            jobs = "1 job has" if count == 1 else f"{count} jobs have"
+            yield Trouble("failures", model, f"{jobs} failed for good", count, limit)
+
+
+def provider(sight: Sight) -> Iterator[Trouble]:
+    """A model runs on another execution provider than the first that was asked for."""
+    asked = sight.settings.models.providers
+    if not sight.settings.alerts.provider or asked == "auto" or not asked:
+        return
+    for model in figures.models():
+        runs = figures.last_provider(model, sight.since)
+        if runs is not None and runs != PROVIDERS[asked[0]]:
+            short = next((name for name, full in PROVIDERS.items() if full == runs), runs)
+            yield Trouble("provider", model, f"asked {asked[0]}, runs {short}")
+
+
+def disk(sight: Sight) -> Iterator[Trouble]:
+    """The disk of the data folder gets full."""
+    times = sight.settings.alerts.disk_free_times
+    free = sight.store.free_bytes()
+    limit = times * (free - sight.store.spare_bytes())
+    if free < limit:
+        why = f"{free / 1e9:.1f} GB are free, below {times:g} times the free-space mark"
+        yield Trouble("disk", "", why, float(free), float(limit))
+
+
+def breaker(sight: Sight) -> Iterator[Trouble]:
+    """A model or a destination fails again and again and is left in peace."""
+    if not sight.settings.alerts.breaker:
+        return
+    for table, what in ((Destination, "the destination"), (ModelBreaker, "the model")):
+        for row in table.select().where(table.state != "closed"):
+            why = f"{what} failed {row.failures} times in a row; its circuit breaker is {row.state}"
+            yield Trouble("breaker", row.name, why, row.failures)
+
+
+def damage(sight: Sight) -> Iterator[Trouble]:
+    """Stored objects are damaged or missing."""
+    found = scrub.summary() if sight.settings.alerts.damage else []
+    if found:
+        yield Trouble("damage", "", "; ".join(found))
+
+
+Rule = Callable[[Sight], Iterator[Trouble]]
+
+RULES: Final[dict[str, Rule]] = {
+    "drift": drift,
+    "rejections": rejections,
+    "latency": latency,
+    "queue": queue,
+    "failures": failures,
+    "provider": provider,
+    "disk": disk,
+    "breaker": breaker,
+    "damage": damage,
+}
