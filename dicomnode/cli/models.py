@@ -15,8 +15,10 @@ from dicomnode.cli.common import (
     show_json,
     show_rows,
 )
+from dicomnode.cli.importing import import_model
 
 app = typer.Typer(help="The model registry.", no_args_is_help=True)
+app.command("import")(import_model)
 _COLUMNS = ("model", "status", "basis", "modality", "results", "description")
 
 
