@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai import align, postprocess, preprocess, saliency
+from ai.batching import Lanes
 from ai.outputs import ActivationMap, Occlusion, Score
 from ai.package import Package
 from ai.reading import Reading
+from ai.recovery import Ran
 from ai.registry import Registry
 from ai.session import LoadedModel, SessionCache, Tensors
 from ai.types import Answer, Finding, Saliency, Volume
@@ -27,11 +31,15 @@ class Engine:
     Args:
         registry: Where a model that is named by reference is looked up.
         sessions: Where graphs are kept loaded.
+        lanes: Where runs are done; as many at a time as the cores allow unless given.
     """
 
-    def __init__(self, registry: Registry, sessions: SessionCache) -> None:
+    def __init__(
+        self, registry: Registry, sessions: SessionCache, lanes: Lanes | None = None
+    ) -> None:
         self.registry = registry
         self.sessions = sessions
+        self.lanes = Lanes(sessions) if lanes is None else lanes
 
     def run(
         self,
@@ -73,17 +81,19 @@ class Engine:
                     f"{package.manifest.reference} cannot take the input: {reason}"
                 )
         model = self.sessions.get(package, graph)
-        return _Run(package, inputs, model, deadline_seconds).answer()
+        return _Run(self.lanes, package, inputs, model, deadline_seconds).answer()
 
 
 class _Run:
     def __init__(
         self,
+        lanes: Lanes,
         package: Package,
         inputs: Mapping[str, Volume],
         model: LoadedModel,
         deadline_seconds: float | None,
     ) -> None:
+        self.lanes = lanes
         self.manifest = package.manifest
         self.inputs = inputs
         self.volume = inputs[package.manifest.input.role]
@@ -99,17 +109,37 @@ class _Run:
         reading = Reading(self.manifest, plan, self.volume)
         tensors: Tensors = {}
         feeds: Tensors = {}
+        waiting: deque[tuple[int, int, Future[Ran]]] = deque()
         for start, stop in plan.blocks():
             with self._timed("preprocess"):
-                feeds = {each.spec.tensor: each.tensor(start, stop) for each in plans}
-            with self._timed("run"):
-                tensors = self.model.run(feeds | facts, self._left())
-            with self._timed("postprocess"):
-                reading.take(tensors, start, stop)
+                feeds = {each.spec.tensor: each.tensor(start, stop) for each in plans} | facts
+            waiting.append((start, stop, self._submit(feeds)))
+            # One more than run at a time, so that none waits for the next block.
+            while len(waiting) > self.lanes.count:
+                tensors = self._read(reading, *waiting.popleft())
+        while waiting:
+            tensors = self._read(reading, *waiting.popleft())
         with self._timed("postprocess"):
             said = reading.answer()
-        heat = self._saliency(plan, feeds | facts, tensors, said.findings)
+        heat = self._saliency(plan, feeds, tensors, said.findings)
         return replace(said, seconds=self.seconds, provider=self.model.provider, saliency=heat)
+
+    def _submit(self, feeds: Tensors) -> Future[Ran]:
+        return self.lanes.submit(self.model, feeds, self.ends)
+
+    def _wait(self, answer: Future[Ran]) -> Tensors:
+        """The tensors of a run; what ran it, where its own session could not, runs the rest."""
+        ran = self.lanes.result(self.model, answer, self.ends)
+        self.model = ran.model
+        postprocess.check(ran.tensors, self.manifest.output.lists)
+        return ran.tensors
+
+    def _read(self, reading: Reading, start: int, stop: int, answer: Future[Ran]) -> Tensors:
+        with self._timed("run"):
+            tensors = self._wait(answer)
+        with self._timed("postprocess"):
+            reading.take(tensors, start, stop)
+        return tensors
 
     def _others(self, plan: preprocess.Plan) -> Iterator[preprocess.Plan]:
         """The other inputs on the grid of the primary one."""
@@ -159,14 +189,19 @@ class _Run:
         (whole,) = sure(tensors[score.tensor], 1)
 
         def fall(images: NDArray[np.float32]) -> list[float]:
-            found = self.model.run({**feeds, primary.tensor: images}, self._left())
-            postprocess.check(found)
-            return [whole - each for each in sure(found[score.tensor], len(images))]
+            parts = [images[at : at + spec.copies] for at in range(0, len(images), spec.copies)]
+            waiting = [self._submit({**feeds, primary.tensor: part}) for part in parts]
+            found = [self._wait(each) for each in waiting]
+            for told in found:
+                postprocess.check(told)
+            return [
+                whole - each
+                for told, part in zip(found, parts, strict=True)
+                for each in sure(told[score.tensor], len(part))
+            ]
 
-        return saliency.occlusion(spec, feeds[primary.tensor], primary.layout, fall)
-
-    def _left(self) -> float | None:
-        return None if self.ends is None else self.ends - time.monotonic()
+        image = feeds[primary.tensor]
+        return saliency.occlusion(spec, image, primary.layout, fall, self.lanes.count)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -51,10 +51,14 @@ class Usage:
         running: Runs that go on.
         last: When the last one ended, on the monotonic clock.
         resting: Its memory was given back since.
-        most: Items that one run may have; halved when memory was short.
+        most: Items of several callers that may be joined in one run.
+        limit: Items that one run may have, once memory was short; None before.
+        apart: Whether items were seen not to change each other's answers; None if not tried.
     """
 
     most: int
+    limit: int | None = None
+    apart: bool | None = None
     running: int = 0
     last: float = field(default_factory=time.monotonic)
     resting: bool = True

@@ -24,7 +24,11 @@ ACTIVATION = Code("ACTIVATION", "99MEDAI", "Activation for the score")
 
 
 def occlusion(
-    spec: Occlusion, image: Floats, layout: str, fall: Callable[[Floats], Sequence[float]]
+    spec: Occlusion,
+    image: Floats,
+    layout: str,
+    fall: Callable[[Floats], Sequence[float]],
+    runs: int = 1,
 ) -> Floats | None:
     """How far a score falls when a place is hidden.
 
@@ -33,6 +37,7 @@ def occlusion(
         image: The graph's input, one image, in `layout`.
         layout: Names its axes.
         fall: By how much the score falls for each of some copies, stacked along the first axis.
+        runs: For how many runs of `Occlusion.copies` it is given copies at a time.
 
     Returns:
         ``(slices, rows, columns)`` of the input's grid, padding included; None where the time was
@@ -46,10 +51,11 @@ def occlusion(
     fill = float(image.mean()) if spec.fill is None else spec.fill
     total, count = np.zeros(shape), np.zeros(shape)
     ends = time.monotonic() + spec.seconds
-    for start in range(0, len(places), spec.copies):
+    step = spec.copies * runs
+    for start in range(0, len(places), step):
         if time.monotonic() > ends:
             return None
-        chosen = places[start : start + spec.copies]
+        chosen = places[start : start + step]
         copies = np.repeat(image, len(chosen), axis=0)
         for copy, window in zip(copies, chosen, strict=True):
             whole = [slice(None)] * copy.ndim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,6 +154,19 @@ class SessionCache:
                     self._drop(key, place, model)
                     dropped = True
         if dropped:
+            self.changed()
+
+    def keep_only(self, digests: Collection[str]) -> None:
+        """Drops the sessions of all other packages; what runs on one runs to its end.
+
+        Args:
+            digests: Of the packages that may still be run.
+        """
+        with self._lock:
+            gone = [key for key in self._places if key[0] not in digests]
+            for key in gone:
+                del self._places[key]
+        if gone:
             self.changed()
 
     def _rested(self, model: LoadedModel) -> bool:
