@@ -8,10 +8,12 @@ from typing import Any
 
 from peewee import fn
 
+from storage import index, procedures, source_counts
 from storage.db import Ledger
 from storage.record import Record
 from storage.records import (
     Association,
+    AuditEvent,
     CircuitBreaker,
     Delivery,
     Destination,
@@ -96,6 +98,8 @@ def studies(limit: int = 100) -> list[dict[str, Any]]:
                     "instances": series.instances,
                     "state": series.state,
                     "reason": series.reason,
+                    "complete": _verdict(series),
+                    "announced": _announced(series),
                     "quality": _quality(series),
                 }
                 for series in study.series.order_by(Series.first_object_at)
@@ -105,6 +109,32 @@ def studies(limit: int = 100) -> list[dict[str, Any]]:
     ]
 
 
+def _verdict(series: Series) -> dict[str, Any] | None:
+    """Why a series is complete: reason and evidence; None where it is not."""
+    if series.completeness is None or series.state in ("receiving", "reopened"):
+        return None
+    verdict: dict[str, Any] = json.loads(series.completeness)
+    return verdict
+
+
+def _announced(series: Series) -> list[dict[str, Any]]:
+    """How many instances its sources say that a series has, and how many of those are here."""
+    found = []
+    listed = procedures.listed(series.series_instance_uid)
+    if listed is not None:
+        found.append({"source": "MPPS", "instances": listed.objects, "here": listed.here})
+    counts = {
+        "C-FIND (0020,1209)": source_counts.of_series(series),
+        "its headers": index.expected_of(series),
+    }
+    found += [
+        {"source": source, "instances": count, "here": min(count, series.instances)}
+        for source, count in counts.items()
+        if count is not None
+    ]
+    return found
+
+
 def _quality(series: Series) -> list[dict[str, Any]]:
     """The verdict on each unit of a series, with every reason; none before it is complete."""
     units = json.loads(series.explanation or "[]")
@@ -112,17 +142,67 @@ def _quality(series: Series) -> list[dict[str, Any]]:
 
 
 def jobs(limit: int = 100, **wanted: str | None) -> list[dict[str, Any]]:
-    """The newest jobs.
+    """The newest jobs, of those that `matching_jobs` gives."""
+    query = matching_jobs(**wanted).order_by(Job.id.desc()).limit(limit)
+    return [job_row(job) for job in query]
+
+
+def matching_jobs(
+    *, state: str | None = None, model: str | None = None, route: str | None = None
+) -> Any:
+    """A query of jobs, the oldest first.
 
     Args:
-        limit: Most that are given.
-        wanted: What a job must be, by column: its `state`, say.
+        state: In this state alone.
+        model: Of this model alone, ``name@version``, or a name for all its versions.
+        route: Of this route alone.
     """
-    query = Job.select().order_by(Job.id.desc()).limit(limit)
-    for column, value in wanted.items():
-        if value is not None:
-            query = query.where(getattr(Job, column) == value)
-    return [job_row(job) for job in query]
+    query = Job.select().order_by(Job.id)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if model is not None:
+        version = Job.model == model if "@" in model else Job.model.startswith(f"{model}@")
+        query = query.where(version)
+    return query if route is None else query.where(Job.route == route)
+
+
+# What an event in the audit chain says of how far a job has come.
+_STAGES = {
+    "instances.received": "received",
+    "series.complete": "complete",
+    "series.routed": "routed",
+    "job.queued": "queued",
+    "job.running": "running",
+    "job.validating": "validating",
+    "job.ready": "ready",
+    "job.failed": "failed",
+    "job.superseded": "superseded",
+    "job.cancelled": "cancelled",
+    "delivery.sending": "delivering",
+    "delivery.accepted": "delivered",
+    "delivery.refused": "delivery failed",
+    "delivery.dead": "delivery failed",
+}
+
+
+def stages(job: Job) -> list[dict[str, Any]]:
+    """Every stage of a job as the audit chain has it, its series and its deliveries among them."""
+    deliveries = Delivery.select().join(Result).where(Result.job == job)
+    labels = [job.series.label(), job.label(), *(row.label() for row in deliveries)]
+    events = (
+        AuditEvent.select()
+        .where(AuditEvent.object.in_(labels) & AuditEvent.action.in_(list(_STAGES)))
+        .order_by(AuditEvent.seq)
+    )
+    return [
+        {
+            "stage": _STAGES[event.action],
+            "time": event.time,
+            "object": event.object,
+            "reason": json.loads(event.detail).get("reason"),
+        }
+        for event in events
+    ]
 
 
 def job_row(job: Job) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from config.errors import MedAIError, SettingsError, UsageError
-from dicomnode.cli import audit, demo, files, models, quarantine, run, settings, work
+from dicomnode.cli import audit, demo, files, jobs, models, quarantine, run, settings, work
 
 DONE, ANSWER_IS_NO, WRONG_USE = 0, 1, 2
 
@@ -47,7 +47,7 @@ app.command("infer")(files.infer)
 app.command("validate")(files.validate)
 app.command("status")(work.status)
 app.command("studies")(work.studies)
-app.add_typer(work.jobs_app, name="jobs")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(work.deliveries_app, name="deliveries")
 app.command("pause")(work.pause)
 app.command("resume")(work.resume)

@@ -139,6 +139,22 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: 
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
+def say_breakers(noun: str, breakers: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line for each thing that failed since it last did what was asked.
+
+    Args:
+        noun: What they are: "Model".
+        breakers: The circuit breaker of each, by its name, as `storage.overview` gives them.
+    """
+    for name, breaker in breakers.items():
+        if breaker["failures"]:
+            again = shown("retry_at", breaker["retry_at"])
+            say(
+                f"{noun} {name}: circuit breaker {breaker['state']} after {breaker['failures']} "
+                f"failures, tried again {again}: {breaker['reason']}"
+            )
+
+
 def shown(column: str, value: Any) -> str:
     """A value as a reader sees it: local time, no control characters."""
     if value is None:

@@ -1,8 +1,8 @@
-"""What the node is doing, and how a person steps in: status, studies, jobs, deliveries."""
+"""What the node is doing, and how a person steps in: status, studies, deliveries, pause."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,18 +14,13 @@ from dicomnode.cli.common import (
     open_data,
     operator,
     say,
+    say_breakers,
     show_json,
     show_rows,
-    shown,
 )
 
-if TYPE_CHECKING:
-    from storage.records import Job
-
-jobs_app = typer.Typer(help="Jobs: list, show, retry, cancel.", no_args_is_help=False)
 deliveries_app = typer.Typer(help="Deliveries: list, retry.", no_args_is_help=False)
 
-_JOB_COLUMNS = ("id", "model", "route", "state", "attempt", "created_at", "finished_at", "reason")
 _DELIVERY_COLUMNS = (
     "id",
     "job",
@@ -44,7 +39,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show whether the node runs, what it holds, and what is wrong."""
     from dicomnode.state import node_state  # noqa: PLC0415
     from dicomnode.web.service import problems  # noqa: PLC0415
-    from dicomnode.work.switches import is_paused  # noqa: PLC0415
+    from dicomnode.work.switches import is_paused, paused_routes  # noqa: PLC0415
     from storage import overview  # noqa: PLC0415
 
     settings, ledger = open_data(config)
@@ -57,6 +52,8 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
         "dicom": list(state.dicom) if state else None,
         "web": list(state.web) if state and state.web else None,
         "paused": is_paused(),
+        "paused_routes": paused_routes(),
+        "models": overview.models(),
         "processes": state.processes if state else {},
         "problems": wrong,
         "open_associations": overview.open_associations(),
@@ -82,6 +79,9 @@ def _tell(content: dict[str, Any]) -> None:
         say(f"Problem: {problem}")
     if content["paused"]:
         say("AI is paused; receiving goes on. `medai-node resume` starts it again.")
+    for route in content["paused_routes"]:
+        say(f"AI is paused for the route {route!r}; `medai-node resume --route` starts it again.")
+    say_breakers("Model", content["models"])
     if not content["destinations"]:
         say("No destination is set: results stay in the node.")
     say(f"associations open: {content['open_associations']}")
@@ -111,107 +111,6 @@ def studies(config: ConfigFile = None, limit: MostRows = 20, as_json: AsJson = F
             )
 
 
-@jobs_app.callback(invoke_without_command=True)
-def jobs(
-    context: typer.Context,
-    config: ConfigFile = None,
-    limit: MostRows = 20,
-    as_json: AsJson = False,
-) -> None:
-    """List the newest jobs."""
-    from storage import overview  # noqa: PLC0415
-
-    if context.invoked_subcommand is not None:
-        return
-    open_data(config)
-    rows = overview.jobs(limit)
-    if as_json:
-        show_json(rows)
-    else:
-        show_rows(rows, _JOB_COLUMNS, "There is no job.")
-
-
-JobId = Annotated[int, typer.Argument(help="The job's number.")]
-
-
-def _job(number: int) -> Job:
-    from storage.records import Job  # noqa: PLC0415
-
-    job: Job | None = Job.get_or_none(Job.id == number)
-    if job is None:
-        raise UsageError(f"there is no job {number}")
-    return job
-
-
-@jobs_app.command("show")
-def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show one job with its results, deliveries and times."""
-    import json  # noqa: PLC0415
-
-    from storage import jobs as queue  # noqa: PLC0415
-    from storage import overview  # noqa: PLC0415
-
-    open_data(config)
-    job = _job(number)
-    content = overview.job_row(job)
-    content["seconds"] = json.loads(job.seconds) if job.seconds else {}
-    content["results"] = [
-        {
-            "kind": result.kind,
-            "sop_instance_uid": result.sop_instance_uid,
-            "bytes": result.size,
-            "deliveries": {row.destination: row.state for row in result.deliveries},
-            "fell_back": {
-                row.destination: row.fell_back for row in result.deliveries if row.fell_back
-            },
-        }
-        for result in queue.results_of(job)
-    ]
-    if as_json:
-        show_json(content)
-        return
-    stages = content.pop("seconds")
-    for key, value in content.items():
-        if key != "results" and value is not None:
-            say(f"{key.replace('_', ' ')}: {shown(key, value)}")
-    if stages:
-        say("seconds: " + ", ".join(f"{stage} {took:.2f}" for stage, took in stages.items()))
-    for result in content["results"]:
-        sent = ", ".join(f"{name} {state}" for name, state in result["deliveries"].items())
-        say(f"result {result['kind']}, {result['bytes']} bytes: {sent or 'stays in the node'}")
-        for name, why in result["fell_back"].items():
-            say(f"  {name} gets it in place of another kind: {why}")
-
-
-@jobs_app.command("retry")
-def retry_job(number: JobId, config: ConfigFile = None) -> None:
-    """Queue a failed, skipped or cancelled job again."""
-    from storage import attempts  # noqa: PLC0415
-    from storage.nudge import nudge  # noqa: PLC0415
-
-    _, ledger = open_data(config)
-    job = _job(number)
-    if job.state not in ("failed", "skipped", "cancelled"):
-        kinds = "failed, skipped and cancelled"
-        raise UsageError(f"job {number} is {job.state}; only {kinds} ones are retried")
-    attempts.retry(ledger, job, operator())
-    nudge(ledger.data_dir, "worker")
-    say(f"Job {number} is queued again.")
-
-
-@jobs_app.command("cancel")
-def cancel_job(number: JobId, config: ConfigFile = None) -> None:
-    """Cancel a job that is not done."""
-    from storage import attempts  # noqa: PLC0415
-
-    _, ledger = open_data(config)
-    job = _job(number)
-    if job.state not in ("queued", "running", "validating"):
-        raise UsageError(f"job {number} is {job.state}; only open jobs are cancelled")
-    attempts.cancel(ledger, job, operator())
-    say(f"Job {number} is cancelled.")
-
-
 @deliveries_app.callback(invoke_without_command=True)
 def deliveries(
     context: typer.Context,
@@ -230,13 +129,7 @@ def deliveries(
         show_json(rows)
     else:
         show_rows(rows, _DELIVERY_COLUMNS, "There is no delivery.")
-        for name, breaker in overview.destinations().items():
-            if breaker["failures"]:
-                say(
-                    f"Destination {name}: circuit breaker {breaker['state']} after "
-                    f"{breaker['failures']} failures, tried again "
-                    f"{shown('retry_at', breaker['retry_at'])}: {breaker['reason']}"
-                )
+        say_breakers("Destination", overview.destinations())
 
 
 @deliveries_app.command("retry")
@@ -262,24 +155,36 @@ def retry_delivery(
     say(f"Delivery {number} waits to go out again.")
 
 
-def pause(config: ConfigFile = None) -> None:
-    """Stop AI; receiving and delivering go on."""
-    from dicomnode.work.switches import set_paused  # noqa: PLC0415
-
-    _, ledger = open_data(config)
-    set_paused(ledger, True, operator())
-    say("AI is paused; receiving goes on.")
+RouteName = Annotated[str | None, typer.Option("--route", help="Only this route's AI.")]
 
 
-def resume(config: ConfigFile = None) -> None:
-    """Start AI again."""
-    from dicomnode.work.switches import set_paused  # noqa: PLC0415
+def pause(config: ConfigFile = None, route: RouteName = None) -> None:
+    """Stop AI, of one route or of all; receiving and delivering go on."""
+    _switch(config, route, paused=True)
+    say(f"AI is paused{_of(route)}; receiving goes on.")
+
+
+def resume(config: ConfigFile = None, route: RouteName = None) -> None:
+    """Start AI again, of one route or of all that are not paused by themselves."""
+    _switch(config, route, paused=False)
+    say(f"AI runs again{_of(route)}.")
+
+
+def _of(route: str | None) -> str:
+    return "" if route is None else f" for the route {route!r}"
+
+
+def _switch(config: ConfigFile, route: str | None, *, paused: bool) -> None:
+    from dicomnode.work.switches import paused_routes, set_paused  # noqa: PLC0415
     from storage.nudge import nudge  # noqa: PLC0415
 
-    _, ledger = open_data(config)
-    set_paused(ledger, False, operator())
+    settings, ledger = open_data(config)
+    known = {entry.name for entry in settings.routes}.union(paused_routes())
+    if route is not None and route not in known:
+        listed = ", ".join(map(repr, sorted(known))) or "none"
+        raise UsageError(f"there is no route {route!r}; there are {listed}")
+    set_paused(ledger, paused, operator(), route)
     nudge(ledger.data_dir, "worker")
-    say("AI runs again.")
 
 
 def complete(

@@ -37,6 +37,7 @@ STAGES = (
     "index and judge",
     "queue",
     "decode",
+    "content",
     "preprocess",
     "run",
     "postprocess",
@@ -95,7 +96,7 @@ def split(node: NodeUnderTest, quiet: float, arrived: float) -> Iterator[tuple[s
     yield "receive", last["at"] - first["at"]
     yield "quiet wait", quiet
     yield "index and judge", job["created_at"] - last["at"] - quiet
-    yield "queue", job["started_at"] - job["created_at"]
+    yield "queue", own.pop("queue")
     yield from own.items()
     yield "keep", job["finished_at"] - job["started_at"] - sum(own.values())
     yield "deliver", arrived - job["finished_at"]

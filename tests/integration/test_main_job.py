@@ -118,7 +118,7 @@ def test_commands_show_what_was_done(run: Run) -> None:
     assert [result["kind"] for result in sent] == ["seg", "sr"]
     assert {result["sop_instance_uid"] for result in sent} <= set(run.pacs.files)
     assert shown["seconds"].keys() == {
-        *("decode", "preprocess", "run", "postprocess", "encode", "prove")
+        *("queue", "decode", "content", "preprocess", "run", "postprocess", "encode", "prove")
     }
     deliveries = run.node.json("deliveries")
     assert {row["sop_instance_uid"] for row in deliveries} == set(run.pacs.files)
