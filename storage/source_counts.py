@@ -57,31 +57,17 @@ def due(now: float, rest_seconds: float) -> list[Due]:
             which doubles from one to the next.
     """
     longest = rest_seconds * 2**MAX_QUERIES
-    rows = (
-        Study.select(Study, SourceCount)
-        .join(
-            SourceCount,
-            "LEFT OUTER",
-            on=(Study.study_instance_uid == SourceCount.study_instance_uid),
-            attr="said",
-        )
-        .where(
-            Study.state.in_(["open", "reopened"])
-            # What was noted before the clock was set back lies ahead.
-            & (
-                (Study.last_object_at <= now - rest_seconds)
-                | (Study.last_object_at > now + rest_seconds)
-            )
-        )
+    # What was noted before the clock was set back lies ahead.
+    resting = (Study.last_object_at <= now - rest_seconds) | (
+        Study.last_object_at > now + rest_seconds
     )
     found = []
-    for study in rows:
-        said = getattr(study, "said", None)
-        if said is None or said.asked_of is None:
-            asked = 0
-        elif now < said.not_before <= now + longest:
-            continue
-        else:
+    for study in Study.select().where(Study.state.in_(["open", "reopened"]) & resting):
+        said = SourceCount.get_or_none(SourceCount.study_instance_uid == study.study_instance_uid)
+        asked = 0
+        if said is not None:
+            if now < said.not_before <= now + longest:
+                continue
             asked = said.asked if said.asked_of == study.last_object_at else 0
             if asked >= MAX_QUERIES or (asked and agrees(study.study_instance_uid)):
                 continue
@@ -124,13 +110,13 @@ def note(ledger: Ledger, of: Due, source: str, answer: Said, rest_seconds: float
             "asked": of.asked + 1,
             "asked_of": of.last_object_at,
             "not_before": change.now + rest_seconds * 2**of.asked,
-            "instances": answer.instances,
-            "by_series": json.dumps(by_series, sort_keys=True),
             "reason": answer.reason,
         }
-        SourceCount.insert(
-            study_instance_uid=of.study_instance_uid, **values
-        ).on_conflict_replace().execute()
+        if answer.reason is None:  # else what it said before may still be so
+            values |= {"instances": answer.instances, "by_series": json.dumps(by_series)}
+        SourceCount.insert(study_instance_uid=of.study_instance_uid, **values).on_conflict(
+            conflict_target=[SourceCount.study_instance_uid], update=values
+        ).execute()
         change.audit(
             "source.counted",
             object=f"study:{of.study_instance_uid}",

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.errors import InputError, NotDicomError, PeerError, UnreadableError
-from config.schema import DestinationSettings, DestinationTlsSettings
+from config.schema import DestinationSettings, DestinationTlsSettings, QuerySettings
+from dicomnode.net.calling import Bounds, CallingAE
 from dicomnode.net.contexts import VERIFICATION, requests
 from dicomnode.net.library import quiet_pynetdicom, send_bytes_as_they_are
 from dicomnode.net.status import accepted_by_peer
@@ -26,6 +26,8 @@ from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 CONNECT_SECONDS = 10.0
 ACSE_SECONDS = 30.0
 DIMSE_SECONDS = 120.0
+
+_PENDING = (0xFF00, 0xFF01)  # PS3.4 C.4.1.1.4
 
 # PS3.8 9.3.4, Table 9-21: (source, reason) in words an administrator understands.
 _REJECTIONS = {
@@ -59,8 +61,8 @@ class Peer:
     tls: DestinationTlsSettings | None = None
 
     @classmethod
-    def of(cls, destination: DestinationSettings, calling_ae: str) -> Peer:
-        """A destination of the settings, called by this AE title."""
+    def of(cls, destination: DestinationSettings | QuerySettings, calling_ae: str) -> Peer:
+        """A destination or source of the settings, called by this AE title."""
         return cls(
             destination.ae_title, destination.host, destination.port, calling_ae, destination.tls
         )
@@ -130,23 +132,6 @@ def file_facts(path: Path) -> FileFacts:
         raise UnreadableError(f"{path.name} cannot be opened: {why}") from error
 
 
-class _CallingAE(AE):
-    """Keeps hold of its socket: pynetdicom leaves one that could not connect, or was cut, open."""
-
-    raw: socket.socket | None = None
-    tls: ClientContext | None = None
-
-    def _create_socket(self, *arguments: Any) -> Any:
-        wrapper = super()._create_socket(*arguments)
-        self.raw = wrapper.socket
-        return wrapper
-
-    def close(self) -> None:
-        for made in (self.raw, self.tls.made if self.tls is not None else None):
-            if made is not None:
-                made.close()
-
-
 class Link:
     """An association that this node asked for; `store` sends one file after another."""
 
@@ -198,6 +183,22 @@ class Link:
             )
         return self._ask(lambda: self._assoc.send_c_store(path, self._next()), "the object")
 
+    def find(self, identifier: Dataset, sop_class_uid: str) -> Iterator[Dataset]:
+        """C-FIND; the identifiers of its matches as they come (PS3.4 C.4.1).
+
+        Raises:
+            PeerError: It refused, or the association ended before the last answer.
+        """
+        try:
+            for answer, match in self._assoc.send_c_find(identifier, sop_class_uid, self._next()):
+                status = self._status(answer)
+                if status not in (0x0000, *_PENDING):
+                    raise PeerError(f"{self._peer} answered the query with 0x{status:04X}")
+                if match is not None:
+                    yield match
+        except (RuntimeError, ValueError) as error:
+            raise PeerError(f"{self._peer} does not take the query: {error}") from error
+
     def _next(self) -> int:
         self._message = self._message % 0xFFFF + 1
         return self._message
@@ -207,6 +208,9 @@ class Link:
             answer = request()
         except (RuntimeError, ValueError) as error:
             raise PeerError(f"{self._peer} does not take {what}: {error}") from error
+        return self._status(answer)
+
+    def _status(self, answer: object) -> int:
         status = getattr(answer, "Status", None)
         if status is None:
             raise PeerError(f"{self._peer} ended the association, or gave no answer in time")
@@ -214,12 +218,15 @@ class Link:
 
 
 @contextlib.contextmanager
-def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> Iterator[Link]:
+def open_association_to(
+    peer: Peer, contexts: Sequence[PresentationContext], bounds: Bounds | None = None
+) -> Iterator[Link]:
     """An association with a peer; released at the end, aborted after an error.
 
     Args:
         peer: Whom to call.
         contexts: What to ask for, at most 128; see `contexts_for`.
+        bounds: What it may cost; None where the usual timeouts are all.
 
     Raises:
         PeerError: The peer cannot be reached, rejects, or accepts nothing that was asked for.
@@ -227,13 +234,14 @@ def open_association_to(peer: Peer, contexts: Sequence[PresentationContext]) -> 
     """
     quiet_pynetdicom()
     send_bytes_as_they_are()
-    ae = _CallingAE(ae_title=peer.calling_ae)
+    ae = CallingAE(ae_title=peer.calling_ae)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = CONNECT_SECONDS
     ae.acse_timeout = ACSE_SECONDS
     ae.dimse_timeout = ae.network_timeout = DIMSE_SECONDS
     ae.tls = None if peer.tls is None else client_context(peer.tls)
+    ae.bounds = bounds
     reached: list[bool] = []
     try:
         assoc = ae.associate(

@@ -26,6 +26,7 @@ from dicomnode.work.assembler import Assembler
 from dicomnode.work.borders import reported
 from dicomnode.work.clock import ClockWatch
 from dicomnode.work.corrections import withdraw_superseded
+from dicomnode.work.counting import SourceCounter
 from dicomnode.work.couriers import Couriers
 from dicomnode.work.execute import Executor
 from dicomnode.work.lookout import Lookout
@@ -80,6 +81,7 @@ class Worker:
         self.runner = JobRunner(settings, self.ledger, executor, self._stopping)
         self._couriers = Couriers(settings, self.ledger, self.store, self._stopping)
         self._lookout = Lookout(settings, self.ledger, self.store, self.registry, own_id)
+        self._counter = SourceCounter(settings, self.ledger, self._stopping)
         self._clock = ClockWatch()
         self._nudged = Nudged(data_dir, "worker")
 
@@ -106,6 +108,7 @@ class Worker:
         for thread in threads:
             thread.join()
         self._couriers.join()
+        self._counter.join()
         self._ended.set()
         watch.join()
         self.close()
@@ -149,6 +152,8 @@ class Worker:
                 self.runner.wake()
         with reported("withdrawing results"):
             withdraw_superseded(self.ledger, self.store, self.settings)
+        with reported("asking sources"):
+            self._counter.ask_due()
         with reported("starting deliveries"):
             self._couriers.start_due()
         return again

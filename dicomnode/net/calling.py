@@ -1,0 +1,86 @@
+"""pynetdicom's AE and socket as the node calls with them: what a peer answers has bounds."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pynetdicom import AE
+from pynetdicom.transport import AssociationSocket
+
+from dicomnode.net.tls import ClientContext
+
+MAX_ANSWER_PDU = 1 << 20
+"""Longest PDU that is read of a peer that was called, in bytes; asked for are 16 KiB."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one association may cost.
+
+    Attributes:
+        seconds: From the attempt to connect to the end.
+        answer_bytes: Read from the peer.
+    """
+
+    seconds: float
+    answer_bytes: int
+
+
+class _BoundedSocket(AssociationSocket):
+    """Reads only so much; more ends the connection."""
+
+    left: int | None = None
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Exactly so many bytes, fewer when the peer is gone.
+
+        Raises:
+            OSError: That is more than is read of a peer.
+        """
+        if nr_bytes > MAX_ANSWER_PDU or (self.left is not None and nr_bytes > self.left):
+            raise OSError("the peer sends too much")
+        if self.left is not None:
+            self.left -= nr_bytes
+        data: bytearray = super().recv(nr_bytes)
+        return data
+
+
+class CallingAE(AE):
+    """Keeps hold of its socket: pynetdicom leaves one that could not connect, or was cut, open."""
+
+    raw: socket.socket | None = None
+    tls: ClientContext | None = None
+    bounds: Bounds | None = None
+    _deadline: threading.Timer | None = None
+
+    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
+        wrapper = _BoundedSocket(assoc, address=address)
+        wrapper.tls_args = tls_args
+        self.raw = wrapper.socket
+        if self.bounds is not None:
+            wrapper.left = self.bounds.answer_bytes
+            self._deadline = threading.Timer(self.bounds.seconds, self.break_off)
+            self._deadline.daemon = True
+            self._deadline.start()
+        return wrapper
+
+    def break_off(self) -> None:
+        """End the connection, from any thread; what waits for the peer then fails."""
+        for made in self._sockets():
+            with suppress(OSError):  # it is not connected, or gone already
+                socket.socket.shutdown(made, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for made in self._sockets():
+            made.close()
+
+    def _sockets(self) -> list[socket.socket]:
+        made = (self.raw, self.tls.made if self.tls is not None else None)
+        return [each for each in made if each is not None]
