@@ -39,6 +39,7 @@ from dicomnode.series.urgency import is_urgent
 from dicomnode.work import sources
 from dicomnode.work.clock import Silence
 from dicomnode.work.corrections import take_note
+from dicomnode.work.feedback import FeedbackDesk
 from dicomnode.work.revisions import Difference, compare
 from storage import index, jobs
 from storage.db import Change, Ledger
@@ -89,6 +90,7 @@ class Assembler:
         self._store = store
         self._registry = registry
         self._node_id = node_id
+        self._feedback = FeedbackDesk(ledger, store, settings.watch)
         self._silence = Silence()
         self._gaps: dict[str, tuple[tuple[int, float], bool]] = {}
 
@@ -117,6 +119,7 @@ class Assembler:
                 header = read_header(self._store.path(row.object_key))
                 if self._is_rejected(row) or not self._supersedes(row):
                     continue
+                self._feedback.take(row, header)
                 take_note(self._ledger, row, header)
                 read.append(
                     index.Indexed(
