@@ -109,6 +109,10 @@ def studies(config: ConfigFile = None, limit: MostRows = 20, as_json: AsJson = F
                 f"  {series['modality'] or '??'} {series['instances']} images, {series['state']}"
                 + (f": {series['reason']}" if series["reason"] else "")
             )
+            if series["complete"]:
+                say("    complete by {reason}: {evidence}".format(**series["complete"]))
+            for said in series["announced"]:
+                say("    {source} announced {instances}, {here} are here".format(**said))
 
 
 @deliveries_app.callback(invoke_without_command=True)

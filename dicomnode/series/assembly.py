@@ -7,6 +7,7 @@ nothing, for the first fifty of two hundred slices are even too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -172,3 +173,16 @@ def announced_images(header: Dataset) -> tuple[str, int] | None:
         )
     except MalformedError:
         return None
+
+
+def announced_by(headers: Sequence[Dataset]) -> Announced | None:
+    """What the headers of a series announce together; None where one does not say."""
+    by_acquisition: dict[str, int] = {}
+    for header in headers:
+        found = announced_images(header)
+        if found is None:
+            return None
+        of, images = found
+        by_acquisition[of] = max(images, by_acquisition.get(of, 0))
+    images = by_acquisition.get("") or sum(by_acquisition.values())
+    return Announced("its headers", images) if images else None

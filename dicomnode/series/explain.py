@@ -13,6 +13,7 @@ from ai.package import Package
 from ai.registry import Registry
 from config.errors import InputError, MalformedError, ModelError, SeriesError
 from config.schema import RouteSettings
+from dicomnode.series.assembly import Announced, announced_by
 from dicomnode.series.conditions import Outcome
 from dicomnode.series.facts import Facts, facts_of
 from dicomnode.series.headers import read_header, slices_of, text
@@ -117,9 +118,16 @@ class UnitExplanation:
             return f"No model: {lacking}."
         return f"Goes to {there}" + (f"; {lacking}." if lacking else ".")
 
+    @property
+    def announced(self) -> Announced | None:
+        """How many images its headers announce; nothing of an object that stands by itself."""
+        unit = self.unit
+        return announced_by(unit.headers) if unit.subject == unit.series_instance_uid else None
+
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json`, without file names."""
         return {
+            "announced": asdict(self.announced) if self.announced else None,
             "series_instance_uid": self.unit.series_instance_uid,
             "subject": self.unit.subject,
             "facts": self.facts.as_json(),
@@ -135,6 +143,8 @@ class UnitExplanation:
         quality, files = self.quality, len(self.unit.files)
         what = f"{files} files" if files != 1 else str(self.unit.files[0])
         yield f"Series {self.unit.series_instance_uid}: {quality.modality or 'no modality'}, {what}"
+        if self.announced is not None:
+            yield f"  Its headers announce {self.announced.instances} images, {files} are here"
         yield "  Facts: " + ", ".join(
             f"{key} {'not known' if found is None else str(found).lower()}"
             for key, found in self.facts.as_json().items()

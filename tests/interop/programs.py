@@ -84,7 +84,7 @@ def dcmsend(port: int, *folders: Path, called_ae: str = "MEDAI", no_delay: bool 
 
 
 @contextlib.contextmanager
-def _free_ports(count: int) -> Iterator[list[int]]:
+def free_ports(count: int) -> Iterator[list[int]]:
     with contextlib.ExitStack() as stack:
         listeners = [
             stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
@@ -152,7 +152,7 @@ class StoreScp(Program):
         self._received.mkdir()
 
     def command(self) -> list[str]:
-        with _free_ports(1) as (self.port,):
+        with free_ports(1) as (self.port,):
             return [
                 *("storescp", "--fork", "--accept-all", "--unique-filenames"),
                 *("-aet", self.ae_title, "-od", str(self._received), str(self.port)),
@@ -184,7 +184,7 @@ class Orthanc(Program):
         self._web = 0
 
     def command(self) -> list[str]:
-        with _free_ports(2) as (self.port, self._web):
+        with free_ports(2) as (self.port, self._web):
             settings = {
                 "Name": "PACS of a test",
                 "StorageDirectory": str(self.folder / "objects"),

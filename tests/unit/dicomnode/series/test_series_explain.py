@@ -105,3 +105,13 @@ def test_a_folder_is_searched_through(tmp_path: Path, registry: Registry) -> Non
     path = factories.write(factories.ct_series(1), tmp_path / "a" / "b")[0]
     shutil.copy(path, tmp_path / "without-suffix")
     assert len(run(tmp_path, registry).units[0].unit.files) == 2
+
+
+def test_what_headers_announce_is_told(tmp_path: Path, registry: Registry) -> None:
+    images = factories.ct_series(3)
+    for image in images:
+        image.ImagesInAcquisition = 5
+    factories.write(images, tmp_path)
+    (entry,) = run(tmp_path, registry).units
+    assert entry.as_json()["announced"]["instances"] == 5
+    assert "  Its headers announce 5 images, 3 are here" in list(entry.sentences())
