@@ -29,7 +29,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # What says how the grid of the model lies; the inputs of one model share it.
 _GRID_KEYS = (
     *("dimensions", "apply", "batch", "neighbours", "orientation", "crop", "spacing", "size"),
-    *("fit", "pad", "least", "multiple_of"),
+    *("fit", "pad", "least", "multiple_of", "sliding"),
 )
 
 
@@ -137,6 +137,15 @@ class Manifest(Table):
                 'findings need apply = "whole": a tensor a batch of slices is no answer',
             ),
             (
+                self.input.sliding is not None
+                and (self.output.labels is None or self.output.labels.encoding != "channels"),
+                'sliding blends scores: it needs output.labels with encoding = "channels"',
+            ),
+            (
+                self.input.sliding is not None and bool(self.output.finding),
+                "a tensor of a patch is no answer: sliding and findings exclude each other",
+            ),
+            (
                 self.output.has_regions and (self.input.axes == 3 or bool(self.input.orientation)),
                 'regions need dimensions = "2D" and no orientation',
             ),
@@ -144,6 +153,11 @@ class Manifest(Table):
                 isinstance(self.output.saliency, Occlusion)
                 and len(self.output.saliency.patch) != self.input.axes,
                 f"saliency.patch has {self.input.axes} entries for dimensions = "
+                f"{self.input.dimensions!r}",
+            ),
+            (
+                self.output.boxes is not None and self.output.boxes.columns.axes != self.input.axes,
+                f"output.boxes.format has {self.input.axes} axes for dimensions = "
                 f"{self.input.dimensions!r}",
             ),
             (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ai.boxes import Boxes, ObjectTable
 from ai.segments import MOST, Cleaning, Intensity, Labels, SegmentTable, segments_of
 from ai.tables import (
     Activation,
@@ -151,13 +153,15 @@ class Output(Table):
         saliency: A heat map of the most significant finding that has a score.
     """
 
-    task: Literal["segmentation", "classification", "measurement"]
+    task: Literal["segmentation", "classification", "measurement", "detection"]
     labels: Labels | None = None
     segment: tuple[SegmentTable, ...] = ()
     cleaning: Cleaning | None = None
     volume: bool = False
     intensity: Intensity | None = None
     finding: tuple[FindingTable, ...] = ()
+    boxes: Boxes | None = None
+    object: tuple[ObjectTable, ...] = ()
     saliency: Annotated[Occlusion | ActivationMap, Field(discriminator="method")] | None = None
 
     def segments(self) -> tuple[Segment, ...]:
@@ -167,14 +171,22 @@ class Output(Table):
     def tensors(self) -> tuple[str, ...]:
         """Names of the ONNX outputs that are read."""
         names = [self.labels.tensor] if self.labels else []
+        names += self.lists
         names += [name for finding in self.finding for name in finding.tensors()]
         names += [self.saliency.tensor] if isinstance(self.saliency, ActivationMap) else []
         return tuple(dict.fromkeys(names))
 
     @property
+    def lists(self) -> tuple[str, ...]:
+        """Names of the ONNX outputs that are lists, which are empty where nothing is found."""
+        return self.boxes.tensors() if self.boxes else ()
+
+    @property
     def has_confidence(self) -> bool:
         """Some part of the output defines a confidence."""
-        return (self.labels is not None and self.labels.confidence != "none") or any(
+        labelled = self.labels is not None and self.labels.confidence != "none"
+        boxed = self.boxes is not None and self.boxes.scores is not None
+        return (labelled or boxed) or any(
             finding.score is not None
             or any(entry.encoding == "scores" for entry in finding.evaluation)
             for finding in self.finding
@@ -203,8 +215,14 @@ class Output(Table):
     @model_validator(mode="after")
     def _keys_agree(self) -> Output:
         numbers = [entry.number for entry in self.segment]
-        names = [entry.label for entry in self.segment] + [entry.name for entry in self.finding]
-        segmentation = self.task == "segmentation"
+        names = [
+            *(entry.label for entry in self.segment),
+            *(entry.name for entry in self.finding),
+            *(entry.name for entry in self.object),
+        ]
+        counted = {entry.label for entry in self.segment if entry.instances}
+        counted |= {entry.name for entry in self.object}
+        segmentation, detection = self.task == "segmentation", self.task == "detection"
         sources = [source for entry in self.segment for source in entry.all_sources]
         exclusive = self.labels is not None and self.labels.select == "argmax"
         problems = [
@@ -212,7 +230,18 @@ class Output(Table):
                 segmentation != (self.labels is not None) or segmentation != bool(self.segment),
                 'labels and segments go with task = "segmentation", and only with it',
             ),
-            (not segmentation and not self.finding, f"task {self.task!r} needs a finding"),
+            (
+                self.task in ("classification", "measurement") and not self.finding,
+                f"task {self.task!r} needs a finding",
+            ),
+            (
+                detection != (self.boxes is not None) or detection != bool(self.object),
+                'boxes and objects go with task = "detection", and only with it',
+            ),
+            (
+                len({entry.index for entry in self.object}) != len(self.object),
+                "each object has an index of its own",
+            ),
             (
                 not segmentation
                 and (self.volume or self.intensity is not None or self.cleaning is not None),
@@ -239,7 +268,14 @@ class Output(Table):
                 sum(entry.instances or 1 for entry in self.segment) > MOST,
                 f"segments and the most instances of each are {MOST} at most together",
             ),
-            (len(set(names)) != len(names), "labels of segments and names of findings are unique"),
+            (
+                any(re.sub(r" \d+$", "", name) in counted for name in names if name not in counted),
+                "a number after the name of what is counted would name two things",
+            ),
+            (
+                len(set(names)) != len(names),
+                "labels of segments and names of findings and objects are unique",
+            ),
         ]
         wrong = [text for fails, text in problems if fails]
         if wrong:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,12 @@ _VOLUME = Code("118565006", "SCT", "Volume")
 _ML = Code("mL", "UCUM", "mL")
 
 
-def check(tensors: Mapping[str, NDArray[Any]]) -> None:
+def check(tensors: Mapping[str, NDArray[Any]], may_be_empty: Collection[str] = ()) -> None:
     """Refuses tensors that say nothing.
+
+    Args:
+        tensors: By name.
+        may_be_empty: Names of those that are lists, which may have no entry.
 
     Raises:
         InferenceError: One is no array, empty, of another type than numbers, or holds a value that
@@ -43,7 +47,7 @@ def check(tensors: Mapping[str, NDArray[Any]]) -> None:
     for name, tensor in tensors.items():
         if not isinstance(tensor, np.ndarray) or tensor.dtype.kind not in "fiub":
             raise InferenceError(f"the model's output {name} holds no numbers")
-        if tensor.size == 0:
+        if tensor.size == 0 and name not in may_be_empty:
             raise InferenceError(f"the model's output {name} is empty")
         if not np.isfinite(tensor).all():
             raise InferenceError(f"the model's output {name} holds values that are not finite")
@@ -127,9 +131,18 @@ def _probabilities(
     if len(scores) <= max(max(entry.all_sources) for entry in segments):
         raise InferenceError(f"{spec.tensor} has {len(scores)} channels, too few for its segments")
     made: NDArray[np.float32] = activate(scores.astype(np.float32), spec.activation, axis=0)
-    if made.min() < -_ROUNDING or made.max() > 1 + _ROUNDING:
-        raise InferenceError(f"{spec.tensor} holds values that are no probabilities")
+    within_unit(made, spec.tensor)
     return made
+
+
+def within_unit(values: NDArray[Any], name: str) -> None:
+    """Refuses what is no probability.
+
+    Raises:
+        InferenceError: A value lies outside [0, 1] by more than rounding.
+    """
+    if values.size and (values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING):
+        raise InferenceError(f"{name} holds values that are no probabilities")
 
 
 def _numbered(
@@ -195,7 +208,7 @@ def segment_findings(
             category=entry.category,
             type=entry.type,
             description=entry.description,
-            confidence=_none(basis) if mean is None else Confidence(mean, "model"),
+            confidence=undefined(basis) if mean is None else Confidence(mean, "model"),
             segment=entry.number,
             measurements=_measurements(plan, tally, entry.number),
             site=entry.site,
@@ -234,7 +247,7 @@ def tensor_findings(
     """
     found: list[Sized] = []
     for entry in findings:
-        confidence, review = _none(basis), False
+        confidence, review = undefined(basis), False
         if entry.score is not None:
             score = entry.score
             value = probability(_flat(tensors, score.tensor), score.index, score.activation)
@@ -277,7 +290,8 @@ def ordered(found: Iterable[Sized]) -> tuple[Finding, ...]:
     return tuple(f for f, _ in sorted(found, key=lambda pair: -significance(*pair)))
 
 
-def _none(basis: str) -> Confidence:
+def undefined(basis: str) -> Confidence:
+    """What stands where a model defines no confidence."""
     return RULE_BASED if basis == "rules" else MEASURED
 
 
@@ -316,7 +330,7 @@ def _evaluated(
         answer = _at(values, spec.index)
         if answer not in range(len(spec.values)):
             raise InferenceError(f"{spec.tensor} answers {answer:g}, which stands for nothing")
-        return Evaluation(spec.name, spec.values[int(answer)], _none(basis))
+        return Evaluation(spec.name, spec.values[int(answer)], undefined(basis))
     if len(values) != len(spec.values):
         raise InferenceError(f"{spec.tensor} has {len(values)} scores for {len(spec.values)}")
     best = int(values.argmax())

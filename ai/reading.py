@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai import postprocess
+from ai import detect, postprocess, slabs
 from ai.manifest import Manifest
 from ai.preprocess import Plan
 from ai.segments import SegmentTable, segments_of
@@ -35,6 +35,7 @@ class Reading:
         self._volume = volume
         self._tally = Tally(manifest.output)
         self._last: Tensors = {}
+        self._boxes: list[detect.Found] = []
         shape, spec = volume.voxels.shape, manifest.output.labels
         self.labels = np.zeros(shape, np.uint8) if spec else None
         kept = spec is not None and spec.probabilities
@@ -51,8 +52,12 @@ class Reading:
         Raises:
             InferenceError: It says nothing usable.
         """
-        postprocess.check(tensors)
+        boxes = self._output.boxes
+        postprocess.check(tensors, self._output.lists)
         self._last = tensors
+        if boxes is not None:
+            block = (start, stop)
+            self._boxes.append(detect.read(boxes, self._output.object, tensors, self._plan, block))
         spec = self._output.labels
         if spec is None:
             return
@@ -91,6 +96,34 @@ class Reading:
             self._tally.add_probabilities(plan.unpadded(labels), plan.unpadded(sure))
         plan.oriented(self.labels)[start:stop] = plan.back(labels, stop - start)
 
+    def take_scores(self, scores: NDArray[np.float32], first: int) -> None:
+        """Takes the blended scores of some planes.
+
+        Args:
+            scores: ``(channels, planes, rows, columns)`` of the padded model grid.
+            first: Number of the first plane.
+
+        Raises:
+            InferenceError: They say nothing usable.
+        """
+        spec, plan = self._output.labels, self._plan
+        if spec is None or self.labels is None:
+            return
+        segments, shape = self._output.segment, (len(scores[0]), *scores.shape[2:])
+        tensor = slabs.in_layout(spec.layout, scores)
+        labels, sure = postprocess.label_block(spec, segments, tensor, shape)
+        start, stop = slabs.slices_of(plan, first, first + shape[0])
+        plan.oriented(self.labels)[start:stop] = slabs.back(plan, labels, first)
+        if sure is not None and self._sure is not None:
+            plan.oriented(self._sure)[start:stop] = slabs.back(plan, sure, first)
+        elif sure is not None and spec.confidence == "mean":
+            inside = slabs.unpadded(plan, labels, first), slabs.unpadded(plan, sure, first)
+            self._tally.add_probabilities(*inside)
+        if self.probabilities is not None:
+            made = postprocess.probability_block(spec, segments, tensor, shape)
+            for kept, segment in zip(self.probabilities, made, strict=True):
+                plan.oriented(kept)[start:stop] = slabs.back(plan, segment, first)
+
     def answer(self) -> Answer:
         """Everything that was said, but what the engine alone knows: times, provider, heat map.
 
@@ -101,6 +134,10 @@ class Reading:
         """
         basis = self._manifest.basis
         found = postprocess.tensor_findings(self._plan, self._output.finding, self._last, basis)
+        if self._output.boxes is not None:
+            boxes = detect.Found.joined(self._boxes)
+            objects = self._output.object
+            found += detect.findings(self._output.boxes, objects, boxes, self._plan, basis)
         labels, entries = self._settled()
         found += postprocess.segment_findings(self._plan, self._tally, entries, basis)
         return Answer(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ai.boxes import Boxes, ObjectTable
 from ai.engine import Engine
 from ai.inputs import Crop, Input, Normalisation, Window
 from ai.manifest import Manifest
@@ -61,7 +62,7 @@ def test_the_worked_example_is_a_package_that_answers(
 def test_every_key_of_the_format_is_on_the_page() -> None:
     tables = (
         Manifest, Input, Crop, Window, Normalisation, Output, Labels, SegmentTable, Cleaning,
-        Intensity, Score, FindingTable, MeasurementTable, EvaluationTable,
+        Intensity, Boxes, ObjectTable, Score, FindingTable, MeasurementTable, EvaluationTable,
     )  # fmt: skip
     missing = [
         f"{table.__name__}.{key}"
