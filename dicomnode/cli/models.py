@@ -16,9 +16,11 @@ from dicomnode.cli.common import (
     show_rows,
 )
 from dicomnode.cli.importing import import_model
+from dicomnode.cli.reference import make_reference
 
 app = typer.Typer(help="The model registry.", no_args_is_help=True)
 app.command("import")(import_model)
+app.command("reference")(make_reference)
 _COLUMNS = ("model", "status", "basis", "modality", "results", "description")
 
 
