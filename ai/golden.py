@@ -95,10 +95,15 @@ class GoldenReport:
         return bool(self.cases) and all(case.passed for case in self.cases)
 
 
-def verify(package: Package, engine: Engine) -> GoldenReport:
+def verify(package: Package, engine: Engine, deadline_seconds: float | None = None) -> GoldenReport:
     """Runs every golden case of a package, and each again with every variant of its graph.
 
     A variant is run on what is there, whatever it is made for: this shows that it says the same.
+
+    Args:
+        package: The model.
+        engine: Runs it.
+        deadline_seconds: Time limit of one case; None for no limit.
 
     Raises:
         ModelFileError: A file of a case is not the one the manifest names, or cannot be read.
@@ -107,14 +112,18 @@ def verify(package: Package, engine: Engine) -> GoldenReport:
     provider = None
     for variant in (None, *package.manifest.variants):
         for case in read_cases(package):
-            result, runs = _tried(package, engine, case, variant)
+            result, runs = _tried(package, engine, case, variant, deadline_seconds)
             results.append(result)
             provider = runs if variant is None and runs else provider
     return GoldenReport(package.manifest.reference, package.digest, provider, tuple(results))
 
 
 def _tried(
-    package: Package, engine: Engine, case: Case, variant: Variant | None
+    package: Package,
+    engine: Engine,
+    case: Case,
+    variant: Variant | None,
+    deadline_seconds: float | None,
 ) -> tuple[CaseResult, str | None]:
     graph = None
     if variant is not None:
@@ -127,7 +136,7 @@ def _tried(
         )
     try:
         inputs = {package.manifest.input.role: case.volume, **case.others}
-        answer = engine.run(package, inputs, graph=graph)
+        answer = engine.run(package, inputs, deadline_seconds, graph=graph)
     except InferenceError as error:
         return CaseResult(case.name, (str(error),)), None
     return _compare(case, answer), answer.provider

@@ -146,6 +146,12 @@ class Registry:
         """
         return _in_production(self._view, name)
 
+    def rank(self, name: str) -> int:
+        """The highest rank of any version of a model; 0 where none was promoted here."""
+        said = self._view.standings.items()
+        ranks = [entry.rank for reference, entry in said if reference.partition("@")[0] == name]
+        return max(ranks, default=0)
+
     def candidate(self, name: str) -> Package:
         """The newest version of a model that is in validation.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from peewee import fn
 
-from config.errors import StaleStateError
-from storage.db import Change, Ledger
+from config.errors import StaleStateError, StorageError
+from storage.db import FILE_NAME, Change, Ledger
 from storage.records import Job, ModelVersion
 
 
@@ -34,9 +37,27 @@ class Step:
         return f"{ModelVersion.noun}:{self.reference}"
 
 
-def rows() -> dict[str, ModelVersion]:
-    """What commands have said so far, by reference."""
-    return {row.reference: row for row in ModelVersion.select()}
+def peek(data_dir: Path) -> list[tuple[str, str, str, int]]:
+    """What commands have said so far: reference, state, digest and rank of each version.
+
+    It reads beside the node, neither makes nor migrates a database, and knows nothing where there
+    is none, or one of an older release.
+
+    Raises:
+        StorageError: The database cannot be read.
+    """
+    path = data_dir.resolve() / FILE_NAME
+    if not path.exists():
+        return []
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            there = database.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = 'model_version'"
+            ).fetchone()
+            found = "SELECT reference, state, digest, rank FROM model_version"
+            return database.execute(found).fetchall() if there else []
+    except sqlite3.Error as error:
+        raise StorageError(f"the database cannot be read: {error}") from error
 
 
 def add(
@@ -86,13 +107,14 @@ def promote(
         _move(change, row, state, reason=reason, actor=actor, detail=proof, rank=rank)
 
 
-def roll_back(ledger: Ledger, serving: Step, before: Step, *, actor: str) -> None:
+def roll_back(ledger: Ledger, serving: Step, before: Step, *, seen: int, actor: str) -> None:
     """Take the serving version out of production, so that the one before it serves again.
 
     Args:
         ledger: The database.
         serving: The one that serves now.
         before: The one that is to serve again; in production too.
+        seen: The highest rank of any version of the model when the two were chosen.
         actor: Who asked.
 
     Raises:
@@ -101,9 +123,10 @@ def roll_back(ledger: Ledger, serving: Step, before: Step, *, actor: str) -> Non
     with ledger.transaction() as change:
         row = _row(change, serving)
         _row(change, before)
-        top = ModelVersion.select(fn.MAX(ModelVersion.rank)).where(_same_name(serving)).scalar()
-        if row.rank != (top or 0):
-            raise StaleStateError(f"{serving.reference} no longer serves; another command moved it")
+        name = serving.reference.partition("@")[0]
+        of_model = ModelVersion.reference.startswith(f"{name}@")
+        if ModelVersion.select().where(of_model & (ModelVersion.rank > seen)).exists():
+            raise StaleStateError(f"another version of {name} was promoted meanwhile")
         reason = f"rolled back: {before.reference} serves again"
         detail = {"serves": before.reference}
         _move(change, row, "development", reason=reason, actor=actor, detail=detail)
@@ -128,11 +151,6 @@ def retire(ledger: Ledger, step: Step, *, actor: str) -> list[int]:
         for job in waiting:
             change.move(job, "cancelled", reason=reason, actor=actor, owner=None)
         return [job.id for job in waiting]
-
-
-def _same_name(step: Step) -> Any:
-    name = step.reference.partition("@")[0]
-    return (ModelVersion.state == "production") & ModelVersion.reference.startswith(f"{name}@")
 
 
 def _row(change: Change, step: Step) -> ModelVersion:

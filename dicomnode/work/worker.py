@@ -30,7 +30,7 @@ from dicomnode.work.counting import SourceCounter
 from dicomnode.work.couriers import Couriers
 from dicomnode.work.execute import Executor
 from dicomnode.work.lookout import Lookout
-from dicomnode.work.models import make_engine, make_registry
+from dicomnode.work.models import follow, make_engine, make_registry
 from dicomnode.work.runner import JobRunner
 from dicomnode.work.scrubbing import scrub_until
 from dicomnode.work.switches import node_id
@@ -61,7 +61,7 @@ class Worker:
         self._say = say
         self.ledger = open_ledger(data_dir)
         self.store = ObjectStore(data_dir, min_free=settings.storage.min_free)
-        self.registry = make_registry(settings)
+        self.registry = make_registry(settings, data_dir)
         self.decoder = DecodePool(settings.models.worker_threads)
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -74,9 +74,9 @@ class Worker:
             own_id,
             decoder=self.decoder,
         )
-        engine = make_engine(settings, self.registry)
+        self._engine = make_engine(settings, self.registry)
         executor = Executor(
-            settings, self.ledger, self.store, self.registry, engine, decoder=self.decoder
+            settings, self.ledger, self.store, self.registry, self._engine, decoder=self.decoder
         )
         self.runner = JobRunner(settings, self.ledger, executor, self._stopping)
         self._couriers = Couriers(settings, self.ledger, self.store, self._stopping)
@@ -146,6 +146,8 @@ class Worker:
         again = time.time() + POLL_SECONDS
         with reported("watching the clock"):
             self._clock.look(self.ledger)
+        with reported("looking at the models"):
+            follow(self.registry, self._engine)
         with reported("assembling"):
             queued, again = self._assembler.step()
             if queued or attempts.return_expired(self.ledger):

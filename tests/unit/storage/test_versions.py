@@ -48,7 +48,7 @@ def test_a_version_goes_its_way_and_each_step_is_audited(ledger: Ledger, tmp_pat
     assert stands(V2.reference) == "development"
     serving = promote(ledger, promote(ledger, V2, "validation"), "production")
     assert ModelVersion.get_by_id(V2.reference).rank == 1
-    versions.roll_back(ledger, serving, V1, actor=ALICE)
+    versions.roll_back(ledger, serving, V1, seen=1, actor=ALICE)
     assert (stands(V2.reference), stands(V1.reference)) == ("development", "production")
     assert versions.retire(ledger, V2, actor=ALICE) == []
     assert [(action, label) for action, label, _, _ in events()] == [
@@ -85,14 +85,20 @@ def test_a_command_that_found_something_else_changes_nothing(ledger: Ledger) -> 
 def test_a_second_rollback_that_saw_the_same_does_not_go_further_back(ledger: Ledger) -> None:
     v2, v3 = promote(ledger, V2, "production"), Step("lung@3.0.0", "d3", "development")
     v3 = promote(ledger, v3, "production")
-    versions.roll_back(ledger, v3, v2, actor=ALICE)
+    versions.roll_back(ledger, v3, v2, seen=2, actor=ALICE)
     with pytest.raises(StaleStateError):
-        versions.roll_back(ledger, v3, v2, actor=ALICE)
+        versions.roll_back(ledger, v3, v2, seen=2, actor=ALICE)
     assert stands(v2.reference) == "production"
-    # One that took the second in rank for the serving one is refused as well.
-    v3 = promote(ledger, Step(v3.reference, v3.digest, "development"), "production")
-    with pytest.raises(StaleStateError, match="no longer serves"):
-        versions.roll_back(ledger, v2, V1, actor=ALICE)
+
+
+def test_a_rollback_that_did_not_see_the_last_promotion_changes_nothing(ledger: Ledger) -> None:
+    v2 = promote(ledger, V2, "production")
+    promote(ledger, Step("lung@3.0.0", "d3", "development"), "production")
+    with pytest.raises(StaleStateError, match="another version of lung was promoted"):
+        versions.roll_back(ledger, v2, V1, seen=1, actor=ALICE)
+    assert stands(v2.reference) == "production"
+    promote(ledger, Step("lung-2@1.0.0", "x", "development"), "production")
+    versions.roll_back(ledger, v2, V1, seen=2, actor=ALICE)
 
 
 def test_what_was_said_of_other_bytes_does_not_count(ledger: Ledger) -> None:
