@@ -9,7 +9,9 @@ from io import BytesIO
 from typing import Final
 
 from pydicom import dcmread, dcmwrite
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -57,12 +59,34 @@ def to_bytes(dataset: Dataset) -> bytes:
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     # A shallow copy, since pydicom writes the file meta that hangs on the data set.
-    written = Dataset(dataset)
+    written = Dataset(dict(dataset.items()))
     written.file_meta = meta
     written.preamble = _PREAMBLE
+    _keep_encoded(written)
     buffer = BytesIO()
     dcmwrite(buffer, written, enforce_file_format=True, little_endian=True, implicit_vr=False)
     return buffer.getvalue()
+
+
+def _keep_encoded(dataset: Dataset) -> None:
+    """Have elements that are in Explicit VR Little Endian already written as they are.
+
+    pydicom does so in a data set that was read in the transfer syntax it is written in; in any
+    other it decodes all of them and encodes them again.
+    """
+    encoded = {
+        element.tag: element
+        for element in dataset.elements()
+        if isinstance(element, RawDataElement)
+        and element.is_little_endian
+        and not element.is_implicit_VR
+    }
+    for tag in encoded:
+        del dataset[tag]
+    correct_ambiguous_vr(dataset, True)
+    for tag, element in encoded.items():
+        dataset[tag] = element
+    dataset.set_original_encoding(False, True, dataset._character_set)  # the target's
 
 
 def deflated(part10: bytes) -> bytes:
