@@ -199,10 +199,27 @@ def raised() -> list[Alert]:
     return list(Alert.select().where(Alert.state == "raised").order_by(Alert.since.desc()))
 
 
-def rows(limit: int) -> list[Alert]:
-    """All alerts that are kept, raised ones first, then the latest."""
-    order = (Alert.state != "raised", Alert.since.desc())
-    return list(Alert.select().order_by(*order).limit(limit))
+def shown(limit: int, *, only_raised: bool = False) -> list[dict[str, Any]]:
+    """The alerts that are kept as plain values, raised ones first, then the latest.
+
+    Args:
+        limit: How many at most.
+        only_raised: What is wrong now alone.
+    """
+    query = Alert.select().order_by(Alert.state != "raised", Alert.since.desc()).limit(limit)
+    return [
+        {
+            "rule": row.rule,
+            "subject": row.subject,
+            "state": row.state,
+            "since": row.since,
+            "reason": row.reason,
+            "value": row.value,
+            "threshold": row.threshold,
+            "count": row.count,
+        }
+        for row in (query.where(Alert.state == "raised") if only_raised else query)
+    ]
 
 
 def waiting() -> dict[str, int]:

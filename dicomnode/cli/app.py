@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from config.errors import MedAIError, SettingsError, UsageError
-from dicomnode.cli import audit, demo, files, jobs, models, quarantine, run, settings, work
+from dicomnode.cli import audit, demo, files, jobs, models, quarantine, run, settings, watch, work
 
 DONE, ANSWER_IS_NO, WRONG_USE = 0, 1, 2
 
@@ -52,7 +52,10 @@ app.add_typer(work.deliveries_app, name="deliveries")
 app.command("pause")(work.pause)
 app.command("resume")(work.resume)
 app.command("complete")(work.complete)
+models.app.command("figures")(watch.figures)
 app.add_typer(models.app, name="models")
+app.command("feedback")(watch.feedback)
+app.command("alerts")(watch.alerts)
 app.add_typer(audit.app, name="audit")
 app.add_typer(quarantine.app, name="quarantine")
 

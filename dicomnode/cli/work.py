@@ -17,6 +17,7 @@ from dicomnode.cli.common import (
     say_breakers,
     show_json,
     show_rows,
+    shown,
 )
 
 deliveries_app = typer.Typer(help="Deliveries: list, retry.", no_args_is_help=False)
@@ -38,7 +39,7 @@ _DELIVERY_COLUMNS = (
 def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show whether the node runs, what it holds, and what is wrong."""
     from dicomnode.state import node_state  # noqa: PLC0415
-    from dicomnode.web.service import problems  # noqa: PLC0415
+    from dicomnode.web.service import problems, raised_alerts  # noqa: PLC0415
     from dicomnode.work.switches import is_paused, paused_routes  # noqa: PLC0415
     from storage import overview  # noqa: PLC0415
 
@@ -56,6 +57,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
         "models": overview.models(),
         "processes": state.processes if state else {},
         "problems": wrong,
+        "alerts": raised_alerts(),
         "open_associations": overview.open_associations(),
         "counts": counts,
         "destinations": [entry.name for entry in settings.destinations],
@@ -77,6 +79,9 @@ def _tell(content: dict[str, Any]) -> None:
             say(f"  {name} was restarted {count} times")
     for problem in content["problems"]:
         say(f"Problem: {problem}")
+    for alert in content["alerts"]:
+        about = f" of {alert['subject']}" if alert["subject"] else ""
+        say(f"Alert, {alert['rule']}{about}: {shown('reason', alert['reason'])}")
     if content["paused"]:
         say("AI is paused; receiving goes on. `medai-node resume` starts it again.")
     for route in content["paused_routes"]:
@@ -86,8 +91,8 @@ def _tell(content: dict[str, Any]) -> None:
         say("No destination is set: results stay in the node.")
     say(f"associations open: {content['open_associations']}")
     for noun, states in content["counts"].items():
-        shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
-        say(f"{noun}: {shown}")
+        listed = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
+        say(f"{noun}: {listed}")
 
 
 def studies(config: ConfigFile = None, limit: MostRows = 20, as_json: AsJson = False) -> None:

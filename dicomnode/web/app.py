@@ -1,8 +1,9 @@
 """Health and metrics over HTTP.
 
 ``/health/live`` says that the process runs, ``/health/ready`` whether the node can do its work and
-what keeps it from it, ``/metrics`` the node's numbers for Prometheus. Nothing here names a patient
-or an instance. Errors are problem details (RFC 9457).
+what keeps it from it, ``/health`` both and the alerts that are raised, ``/metrics`` the node's
+numbers for Prometheus. Nothing here names a patient or an instance. Errors are problem details
+(RFC 9457).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -24,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dicomnode.web.metrics import Exposition, Figures
 
 Problems = Callable[[], Sequence[str]]
+Alerts = Callable[[], Sequence[Mapping[str, Any]]]
 
 # Answers are data for machines: no browser should run, frame, guess or keep them.
 _HEADERS = {
@@ -37,18 +40,24 @@ _HEADERS = {
 _MOST_REQUESTS = 64
 
 
-def create_app(problems: Problems, figures: Figures) -> Starlette:
+def create_app(problems: Problems, figures: Figures, alerts: Alerts = lambda: ()) -> Starlette:
     """The application.
 
     Args:
         problems: What keeps the node from its work, one plain sentence each, empty when it is
             ready. Called in a worker thread at each request.
         figures: The node's numbers, called in a worker thread at each scrape.
+        alerts: What is wrong though the node works, as plain values; called like `problems`.
     """
     exposition = Exposition(figures)
 
     def live(request: Request) -> Response:
         return JSONResponse({"status": "live"})
+
+    def health(request: Request) -> Response:
+        found = list(problems())
+        status = "not ready" if found else "ready"
+        return JSONResponse({"status": status, "problems": found, "alerts": list(alerts())})
 
     def ready(request: Request) -> Response:
         found = list(problems())
@@ -62,6 +71,7 @@ def create_app(problems: Problems, figures: Figures) -> Starlette:
 
     return Starlette(
         routes=[
+            Route("/health", health),
             Route("/health/live", live),
             Route("/health/ready", ready),
             Route("/metrics", metrics),

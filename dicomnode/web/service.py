@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from config.errors import StorageError
 from config.schema import Settings
 from dicomnode.net.tls import server_faults
 from dicomnode.web.app import create_app, serve
 from dicomnode.web.metrics import Figure
-from storage import overview, scrub
+from dicomnode.web.watching import MOST_ALERTS, watch_figures
+from storage import alerts, overview, scrub
 from storage.db import open_ledger
 from storage.faults import faults
 from storage.objects import ObjectStore
@@ -48,8 +50,17 @@ def _certificate_problems(settings: Settings) -> Iterator[str]:
             yield f"{key}: found {what}; connections get the last good one"
 
 
-def figures(data_dir: Path, store: ObjectStore) -> Iterator[Figure]:
+def raised_alerts() -> list[dict[str, Any]]:
+    """The alerts that are raised, as ``/health`` and ``status`` show them."""
+    try:
+        return alerts.shown(MOST_ALERTS, only_raised=True)
+    except StorageError:
+        return []  # which is a problem of its own, and told as that
+
+
+def figures(settings: Settings, data_dir: Path, store: ObjectStore) -> Iterator[Figure]:
     """The node's numbers, from the database and the disk."""
+    yield from watch_figures(settings.watch.window_seconds)
     for noun, states in overview.counts_by_state().items():
         yield Figure(
             f"medai_{noun}_rows",
@@ -115,7 +126,11 @@ def run_web(
     """
     open_ledger(data_dir)
     store = ObjectStore(data_dir, min_free=settings.storage.min_free)
-    app = create_app(lambda: problems(settings, data_dir), lambda: figures(data_dir, store))
+    app = create_app(
+        lambda: problems(settings, data_dir),
+        lambda: figures(settings, data_dir, store),
+        raised_alerts,
+    )
     threading.Thread(target=_end_when_told, args=(stop,), daemon=True).start()
     serve(app, listening, ready.send)
 

@@ -58,6 +58,21 @@ def client(problems: list[str]) -> Client:
     return Client(create_app(lambda: problems, figures))
 
 
+def test_health_tells_problems_and_alerts_though_the_node_works(problems: list[str]) -> None:
+    alert = {"rule": "drift", "subject": "ct-tissue@1.0.0", "state": "raised", "count": 1}
+    client = Client(create_app(lambda: problems, figures, lambda: [alert]))
+    assert client.get("/health").json() == {"status": "ready", "problems": [], "alerts": [alert]}
+    assert client.get("/health/ready").status_code == 200
+    problems.append("the disk is full")
+    found = client.get("/health")
+    assert found.status_code == 200
+    assert found.json() == {
+        "status": "not ready",
+        "problems": ["the disk is full"],
+        "alerts": [alert],
+    }
+
+
 @pytest.mark.feature("F18")
 def test_live_says_that_the_process_runs_whatever_is_wrong(
     client: Client, problems: list[str]
