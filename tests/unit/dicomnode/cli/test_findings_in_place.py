@@ -1,0 +1,240 @@
+"""`infer` with a detector and with instances: where a thing lies is where the results say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from onnx import TensorProto
+from pydicom.dataset import Dataset
+
+from ai.models.graph import Graph
+from ai.seal import sealed
+from dicomnode.results.content import walk
+from tests import factories
+from tests.unit.dicomnode.cli.conftest import Run
+
+SLICES, ROWS, COLUMNS = 12, 24, 20
+# Slices from the foot, rows and columns of a bright block each.
+LARGE = (slice(3, 8), slice(4, 12), slice(9, 15))
+SMALL = (slice(9, 11), slice(20, 22), slice(1, 4))
+
+HEAD = """\
+name = "{name}"
+version = "1.0.0"
+vendor = "Test"
+intended_use = "A test."
+description = "Finds what is bright. Not a diagnosis."
+basis = "trained"
+status = "production"
+licence = "Apache-2.0"
+clinical_domain = "Radiology"
+results = {results}
+
+[[inputs]]
+role = "image"
+primary = true
+tensor = "x"
+modality = ["CT"]
+units = "[hnsf'U]"
+dimensions = "3D"
+layout = "NCDHW"
+orientation = "{orientation}"
+interpolation = "nearest"
+{more}
+"""
+
+BOX = """\
+[output]
+task = "detection"
+
+[output.boxes]
+tensor = "box"
+format = "zyxzyx"
+scores = "score"
+
+[[output.object]]
+name = "mass"
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["4147007", "SCT", "Mass"]
+description = "The box around what is bright."
+severity = 0.9
+"""
+
+PARTS = """\
+[output]
+task = "segmentation"
+volume = true
+
+[output.labels]
+tensor = "y"
+layout = "NCDHW"
+encoding = "channels"
+select = "threshold"
+confidence = "mean"
+
+[output.cleaning]
+smallest_mm3 = 40.0
+
+[[output.segment]]
+number = 1
+label = "mass"
+channel = 0
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["4147007", "SCT", "Mass"]
+color = [240, 60, 60]
+description = "Bright."
+severity = 0.9
+instances = 5
+"""
+
+
+def bright(g: Graph) -> str:
+    return g.floats(g.op("Greater", "x", g.real(1000.0)))
+
+
+def box_graph() -> bytes:
+    """The box around what is above 1000, with a score."""
+    g = Graph("box")
+    mask = bright(g)
+    ends: dict[int, list[str]] = {0: [], 1: []}
+    for axis in (2, 3, 4):
+        along = g.op("ReduceMax", mask, g.whole(*(a for a in range(5) if a != axis)), keepdims=0)
+        for last in (0, 1):
+            at = g.op("ArgMax", along, axis=0, keepdims=1, select_last_index=last)
+            ends[last].append(g.op("Add", g.floats(at), g.real(float(last))))
+    row = g.op("Concat", *ends[0], *ends[1], axis=0)
+    g.named("Reshape", [row, g.whole(1, 1, 6)], ["box"])
+    score = g.op("Mul", g.op("ReduceMax", mask, keepdims=0), g.real(0.875))
+    g.named("Reshape", [score, g.whole(1, 1)], ["score"])
+    return g.serialized(
+        [("x", TensorProto.FLOAT, ("N", 1, "D", "H", "W"))],
+        [("box", TensorProto.FLOAT, (1, 1, 6)), ("score", TensorProto.FLOAT, (1, 1))],
+    )
+
+
+def parts_graph() -> bytes:
+    """A probability of 0.875 where the input is above 1000."""
+    g = Graph("parts")
+    g.named("Mul", [bright(g), g.real(0.875)], ["y"])
+    shape = ("N", 1, "D", "H", "W")
+    return g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)])
+
+
+def package(folder: Path, graph: bytes, output: str, **keys: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(graph)
+    text = HEAD.format(name=folder.parent.name, **keys) + output
+    (folder / "model.toml").write_text(sealed(text, folder), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    series = factories.ct_series(SLICES, rows=ROWS, columns=COLUMNS)
+    voxels = np.full((SLICES, ROWS, COLUMNS), 1024, np.uint16)
+    voxels[LARGE] = voxels[SMALL] = 3000
+    voxels[0, 0, 0] = 3000  # too small to be kept as an instance
+    for image, plane in zip(series, voxels, strict=True):
+        image.PixelData = plane.tobytes()
+    folder = tmp_path_factory.mktemp("images")
+    factories.write(series, folder)
+    return folder
+
+
+def infer(medai: Run, images: Path, model: str) -> dict[str, Dataset]:
+    Path("medai_node.toml").write_text('[models]\npath = "models"\n', "utf-8")
+    done = medai("infer", images, "--model", model, "--output", "out")
+    assert done.code == 0, done.err
+    results = [pydicom.dcmread(path) for path in sorted(Path("out").rglob("*.dcm"))]
+    for path in sorted(Path("out").rglob("*.dcm")):
+        assert medai("validate", path).code == 0
+    return {str(result.Modality): result for result in results}
+
+
+def numbers(report: Dataset) -> Iterator[tuple[str, float, str]]:
+    for item in walk(report):
+        if item.get("ValueType") == "NUM" and item.MeasuredValueSequence:
+            (value,) = item.MeasuredValueSequence
+            unit = value.MeasurementUnitsCodeSequence[0]
+            assert unit.CodingSchemeDesignator == "UCUM"
+            name = item.ConceptNameCodeSequence[0].CodeMeaning
+            yield name, float(value.NumericValue), unit.CodeValue
+
+
+def by_place(folder: Path) -> dict[str, int]:
+    """Which slice from the foot each image is."""
+    read: list[Any] = [pydicom.dcmread(path) for path in folder.iterdir()]
+    read.sort(key=lambda image: image.ImagePositionPatient[2])
+    return {str(image.SOPInstanceUID): place for place, image in enumerate(read)}
+
+
+@pytest.mark.feature("P09", "P10", "P12", "P16", "F09", "F24")
+@pytest.mark.parametrize(
+    ("orientation", "more"),
+    [
+        ("SPL", ""),
+        ("IRA", "spacing = [2.5, 0.625, 0.75]"),
+        ("ALS", 'spacing = [0.75, 0.625, 2.5]\npad = "centre"\nmultiple_of = 16'),
+    ],
+)
+def test_a_box_of_a_volume_is_reported_where_it_lies(
+    medai: Run, images: Path, orientation: str, more: str
+) -> None:
+    package(
+        Path("models/boxer/1.0.0"), box_graph(), BOX,
+        orientation=orientation, more=f"{more}\ncrop = {{ to = \"nonzero\" }}", results='["sr", "overlay", "gsps", "ko"]',
+    )  # fmt: skip
+    report = infer(medai, images, "boxer@1.0.0")["SR"]
+    places = by_place(images)
+    (scoord,) = [
+        item
+        for item in walk(report)
+        if item.get("ValueType") == "SCOORD" and item.get("RelationshipType") == "CONTAINS"
+    ]
+    points = np.array(scoord.GraphicData, float).reshape(-1, 2)
+    # The box holds the lone voxel of the corner too: it reaches from there to the far ends.
+    assert points.min(axis=0).tolist() == [0.0, 0.0]
+    assert points.max(axis=0).tolist() == [LARGE[2].stop, SMALL[1].stop]
+    (image,) = scoord.ContentSequence
+    assert places[image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID] == SMALL[0].stop // 2
+    said = {name: (value, unit) for name, value, unit in numbers(report) if unit == "mm"}
+    assert said == {
+        "Depth": (pytest.approx(SMALL[0].stop * 5.0), "mm"),
+        "Height": (pytest.approx(SMALL[1].stop * 1.5), "mm"),
+        "Width": (pytest.approx(LARGE[2].stop * 1.25), "mm"),
+    }
+    assert [value for name, value, _ in numbers(report) if "ertainty" in name] == [87.5]
+
+
+@pytest.mark.feature("P09", "P10", "P12", "P13", "P16", "F09")
+@pytest.mark.parametrize(
+    ("orientation", "more"), [("SPL", ""), ("LIA", "spacing = [0.625, 2.5, 0.75]")]
+)
+def test_each_instance_is_a_segment_and_a_finding_where_it_lies(
+    medai: Run, images: Path, orientation: str, more: str
+) -> None:
+    package(
+        Path("models/parter/1.0.0"), parts_graph(), PARTS,
+        orientation=orientation, more=more, results='["sr", "seg"]',
+    )  # fmt: skip
+    results = infer(medai, images, "parter@1.0.0")
+    written, report = results["SEG"], results["SR"]
+    assert [item.SegmentLabel for item in written.SegmentSequence] == ["mass 1", "mass 2"]
+    frames = written.pixel_array.reshape(2, SLICES, ROWS, COLUMNS)
+    order = [
+        group.PlanePositionSequence[0].ImagePositionPatient[2]
+        for group in written.PerFrameFunctionalGroupsSequence[:SLICES]
+    ]
+    upwards = np.argsort(order)
+    for number, block in enumerate((LARGE, SMALL)):
+        expected = np.zeros((SLICES, ROWS, COLUMNS), np.uint8)
+        expected[block] = 1
+        assert np.array_equal(frames[number][upwards], expected)
+    voxel = 5.0 * 1.5 * 1.25 / 1000
+    volumes = [value for name, value, unit in numbers(report) if unit == "mL"]
+    assert volumes == pytest.approx([5 * 8 * 6 * voxel, 2 * 2 * 3 * voxel])
+    assert [value for name, value, _ in numbers(report) if "ertainty" in name] == [87.5, 87.5]
