@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai import align, postprocess, preprocess, saliency
+from ai import align, memory, postprocess, preprocess, saliency
 from ai.batching import Lanes
 from ai.outputs import ActivationMap, Occlusion, Score
 from ai.package import Package
@@ -21,6 +21,7 @@ from ai.reading import Reading
 from ai.recovery import Ran
 from ai.registry import Registry
 from ai.session import LoadedModel, SessionCache, Tensors
+from ai.sliding import Patch, Slide
 from ai.types import Answer, Finding, Saliency, Volume
 from config.errors import InferenceError
 
@@ -51,8 +52,8 @@ class Engine:
     ) -> Answer:
         """Prepares the input, runs the graph over it and makes the answer.
 
-        Memory beside the input: one byte a voxel for labels, and what one batch of slices, or one
-        volume for a 3D model, needs.
+        Memory beside the input: one byte a voxel for labels, and what the batches or patches that
+        run at a time need, or one volume for a 3D model without patches; see `ai.memory`.
 
         Args:
             package: The model, or its reference.
@@ -106,11 +107,23 @@ class _Run:
             plan = preprocess.plan(self.manifest.input, self.volume)
             plans = [plan, *self._others(plan)]
             facts = {name: value for each in plans for name, value in each.facts().items()}
+        memory.check(self.model, plans, self.lanes.count)
         reading = Reading(self.manifest, plan, self.volume)
+        walk = self._blocks if self.manifest.input.sliding is None else self._windows
+        feeds, tensors = walk(plans, facts, reading)
+        with self._timed("postprocess"):
+            said = reading.answer()
+        heat = self._saliency(plan, feeds, tensors, said.findings)
+        return replace(said, seconds=self.seconds, provider=self.model.provider, saliency=heat)
+
+    def _blocks(
+        self, plans: Sequence[preprocess.Plan], facts: Tensors, reading: Reading
+    ) -> tuple[Tensors, Tensors]:
+        """Runs the graph over whole slices or the whole volume; the last run's tensors."""
         tensors: Tensors = {}
         feeds: Tensors = {}
         waiting: deque[tuple[int, int, Future[Ran]]] = deque()
-        for start, stop in plan.blocks():
+        for start, stop in plans[0].blocks():
             with self._timed("preprocess"):
                 feeds = {each.spec.tensor: each.tensor(start, stop) for each in plans} | facts
             waiting.append((start, stop, self._submit(feeds)))
@@ -119,10 +132,38 @@ class _Run:
                 tensors = self._read(reading, *waiting.popleft())
         while waiting:
             tensors = self._read(reading, *waiting.popleft())
-        with self._timed("postprocess"):
-            said = reading.answer()
-        heat = self._saliency(plan, feeds, tensors, said.findings)
-        return replace(said, seconds=self.seconds, provider=self.model.provider, saliency=heat)
+        return feeds, tensors
+
+    def _windows(
+        self, plans: Sequence[preprocess.Plan], facts: Tensors, reading: Reading
+    ) -> tuple[Tensors, Tensors]:
+        """Runs the graph over one patch after another; no tensor stands for the whole."""
+        labels = self.manifest.output.labels
+        if labels is None:
+            raise InferenceError(f"{self.manifest.reference} has no labels that could be blended")
+        slide = Slide(plans, facts, labels)
+        waiting: deque[tuple[Patch, Future[Ran]]] = deque()
+
+        def fold(patch: Patch, answer: Future[Ran]) -> None:
+            with self._timed("run"):
+                tensors = self._wait(answer)
+            with self._timed("postprocess"):
+                postprocess.check(tensors)
+                for first, scores in slide.fold(patch, tensors[labels.tensor]):
+                    reading.take_scores(scores, first)
+
+        patches = slide.patches()
+        while True:
+            with self._timed("preprocess"):
+                patch = next(patches, None)
+            if patch is None:
+                break
+            waiting.append((patch, self._submit(dict(patch.feeds))))
+            while len(waiting) > self.lanes.count:
+                fold(*waiting.popleft())
+        while waiting:
+            fold(*waiting.popleft())
+        return {}, {}
 
     def _submit(self, feeds: Tensors) -> Future[Ran]:
         return self.lanes.submit(self.model, feeds, self.ends)

@@ -68,6 +68,23 @@ class Crop(Table):
     margin: Annotated[int, Field(ge=0, le=512)] = 0
 
 
+class Sliding(Table):
+    """``[inputs.sliding]``: the model is given one patch of the image after another.
+
+    Attributes:
+        patch: Size in the grid of the model, two or three numbers.
+        overlap: Share of a patch that the next one covers too; the patches are spread evenly, so
+            it may be more.
+        blend: How much each voxel of a patch counts where several cover a place: ``gaussian``,
+            the more the nearer to the middle of the patch (a standard deviation of an eighth of
+            its size); ``constant``, all the same.
+    """
+
+    patch: tuple[Count, ...]
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    blend: Literal["gaussian", "constant"] = "gaussian"
+
+
 class Input(Table):
     """``[[inputs]]``: one image a model wants and what is done to it, in this order.
 
@@ -98,7 +115,7 @@ class Input(Table):
     units: Annotated[str, Field(min_length=1, description="UCUM code of the values.")]
     dimensions: Literal["2D", "2.5D", "3D"]
     apply: Literal["whole", "slices"] = "whole"
-    batch: Annotated[int, Field(ge=1, le=256, description="Slices a run.")] = 8
+    batch: Annotated[int, Field(ge=1, le=256, description="Items a run.")] = 8
     neighbours: Annotated[int, Field(ge=0, le=31)] = 0
     min_slices: Count = 1
     max_slices: Count = 4096
@@ -118,6 +135,7 @@ class Input(Table):
     least: tuple[Count, ...] | None = None
     multiple_of: Annotated[int, Field(ge=1, le=512)] = 1
     pad_value: Number = 0.0
+    sliding: Sliding | None = None
     channels: Annotated[int, Field(ge=1, le=63)] = 1
     layout: Literal["NCHW", "NHWC", "NHW", "NCDHW", "NDHWC", "NDHW"]
     facts: dict[str, Fact] = Field(default_factory=dict, description="ONNX input → fact.")
@@ -163,6 +181,10 @@ class Input(Table):
             any(given is not None and len(given) != self.axes for given in grids),
             f"spacing, size and least have {self.axes} entries for dimensions = "
             f"{self.dimensions!r}",
+        )
+        yield (
+            self.sliding is not None and len(self.sliding.patch) != self.axes,
+            f"sliding.patch has {self.axes} entries for dimensions = {self.dimensions!r}",
         )
         yield self.fit == "inside" and self.size is None, 'fit = "inside" needs a size'
         yield (

@@ -262,6 +262,8 @@ def _blank_shape(spec: Input, declared: Sequence[object]) -> list[int]:
     if spec.size is not None:
         sizes = [-(-n // many) * many for n in spec.size]
         axes |= dict(zip("DHW"[3 - spec.axes :], sizes, strict=True))
+    if spec.sliding is not None:
+        axes |= dict(zip("DHW"[3 - spec.axes :], spec.sliding.patch, strict=True))
     return [
         axes.get(letter, n if isinstance(n, int) else -(-32 // many) * many)
         for n, letter in zip(declared, spec.layout, strict=True)

@@ -76,15 +76,19 @@ class Plan:
         Raises:
             InferenceError: The image holds values that are not finite.
         """
+        return self.laid_out(self.planes(start, stop))
+
+    def planes(self, start: int, stop: int) -> Floats:
+        """As `tensor`, but ``(channels, slices, rows, columns)``."""
         if not self.present:
             channels = (self.spec.channels, *self.padded_shape(stop - start))
-            return self._layout(np.full(channels, self.spec.pad_value, np.float32))
+            return np.full(channels, self.spec.pad_value, np.float32)
         slices = self._with_neighbours(start, stop)
-        block = self._resampled(self._block(self.volume.voxels, slices), self.spec.interpolation)
-        inside = self.looks.inside
-        kept = None if inside is None else self._resampled(self._outline(inside, slices), "nearest")
-        planes = [self._pad(plane) for plane in self._planes(block, kept, stop - start)]
-        return self._layout(planes[0][None] if len(planes) == 1 else np.stack(planes))
+        block = self._resampled(self.values(slices), self.spec.interpolation)
+        outline = self.outline(slices)
+        kept = None if outline is None else self._resampled(outline, "nearest")
+        planes = [self._pad(plane) for plane in self.channels(block, kept, stop - start)]
+        return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
     def facts(self) -> dict[str, Floats]:
         """Further inputs of the graph that tell it about the image, by tensor name."""
@@ -174,9 +178,14 @@ class Plan:
         reach = self.spec.neighbours
         return np.clip(np.arange(start - reach, stop + reach), 0, self.shape[0] - 1)
 
-    def _block(self, voxels: NDArray[np.generic], slices: NDArray[np.intp]) -> Floats:
+    def values(self, slices: NDArray[np.intp]) -> Floats:
+        """Values of some slices of the oriented grid, each at most one step from the last.
+
+        Raises:
+            InferenceError: They are not finite.
+        """
         first, last = int(slices[0]), int(slices[-1])
-        part = self.oriented(voxels)[first : last + 1]
+        part = self.oriented(self.volume.voxels)[first : last + 1]
         if len(part) != len(slices):
             part = part[slices - first]
         block = intensities.plain(part, self.spec, self.volume)
@@ -184,8 +193,10 @@ class Plan:
             raise InferenceError("the input holds values that are not finite")
         return block
 
-    def _outline(self, mask: masks.Mask, slices: NDArray[np.intp]) -> Floats:
-        return np.ascontiguousarray(self.oriented(mask)[slices], np.float32)
+    def outline(self, slices: NDArray[np.intp]) -> Floats | None:
+        """1 where values of some slices are normalised, else 0; None where all are."""
+        inside = self.looks.inside
+        return None if inside is None else np.ascontiguousarray(self.oriented(inside)[slices], "f4")
 
     def _resampled(self, block: Floats, interpolation: Interpolation) -> Floats:
         shape = (self._depth(len(block)), *self.model_shape[1:])
@@ -201,7 +212,7 @@ class Plan:
         padded[tuple(place)] = block
         return padded
 
-    def _planes(self, block: Floats, inside: Floats | None, slices: int) -> list[Floats]:
+    def channels(self, block: Floats, inside: Floats | None, slices: int) -> list[Floats]:
         """The block as each channel sees it: of each window, and of each neighbour."""
         norm, scales = self.spec.normalisation, self.looks.scales
         made = []
@@ -232,7 +243,8 @@ class Plan:
     def _shifted(self, inside: Floats, channel: int, slices: int) -> Floats:
         return inside[channel : channel + slices] if self.spec.neighbours else inside
 
-    def _layout(self, planes: Floats) -> Floats:
+    def laid_out(self, planes: Floats) -> Floats:
+        """``(channels, slices, rows, columns)`` in the declared layout."""
         # 2D: a slice is an item of the batch; 3D: the volume is the only one.
         batch = np.moveaxis(planes, 0, 1) if self.spec.axes == 2 else planes[None]
         if "C" not in self.spec.layout:
@@ -308,6 +320,7 @@ def resample(
     scale: tuple[float, float, float],
     shape: Shape,
     interpolation: Interpolation = "linear",
+    start: float = 0.0,
 ) -> Floats:
     """Interpolation onto a grid that begins at the same corner as the block.
 
@@ -316,21 +329,26 @@ def resample(
         scale: Voxels of the block per voxel of the result, along each axis.
         shape: Shape of the result; beyond the block's last voxel centre the edge is repeated.
         interpolation: Its kind; B-splines are cubic.
+        start: Where in the block the result begins along the slices, in voxels of the block.
 
     Raises:
         InferenceError: Too few voxels for B-splines.
     """
     if scale == (1.0, 1.0, 1.0):
         return block
-    if scale[0] == 1.0 and len(block) == shape[0]:
+    if scale[0] == 1.0 and len(block) == shape[0] and not start:
         # Slices are images of their own.
         flat = [_resampled(piece, scale[1:], shape[1:], interpolation) for piece in block]
         return np.stack(flat)
-    return _resampled(block, scale, shape, interpolation)
+    return _resampled(block, scale, shape, interpolation, start)
 
 
 def _resampled(
-    block: Floats, scale: tuple[float, ...], shape: tuple[int, ...], interpolation: Interpolation
+    block: Floats,
+    scale: tuple[float, ...],
+    shape: tuple[int, ...],
+    interpolation: Interpolation,
+    start: float = 0.0,
 ) -> Floats:
     if interpolation == "bspline" and min(block.shape) < _LEAST_FOR_BSPLINE:
         raise InferenceError(
@@ -342,7 +360,9 @@ def _resampled(
     filter_.SetSize([int(n) for n in reversed(shape)])
     filter_.SetOutputSpacing(list(reversed(scale)))
     # Voxel centres: the first of the result lies half a step from the common corner at -0.5.
-    filter_.SetOutputOrigin([0.5 * step - 0.5 for step in reversed(scale)])
+    origin = [0.5 * step - 0.5 for step in reversed(scale)]
+    origin[-1] += start
+    filter_.SetOutputOrigin(origin)
     filter_.SetOutputDirection(np.eye(len(shape)).reshape(-1).tolist())
     filter_.SetNumberOfThreads(1)
     result: Floats = sitk.GetArrayFromImage(filter_.Execute(sitk.GetImageFromArray(block)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from ai.package import Package
 from ai.session import SessionCache
 from ai.types import Volume
 from config.errors import InferenceError, OutOfMemoryError
+from tests.unit.ai.conftest import LABELS, threshold_graph
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -100,6 +102,27 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(make_package: Package
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert int(ran.stdout) in (1, 2, 4)
+
+
+@pytest.mark.parametrize("dimensions", ['dimensions = "3D"\nlayout = "NCDHW"', None])
+def test_what_cannot_fit_is_told_before_it_starts_and_not_tried_again(
+    make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine, dimensions: str | None
+) -> None:
+    if dimensions is None:
+        package = make_package()
+    else:
+        text = LABELS.replace('"NCHW"', '"NCDHW"')
+        package = make_package(threshold_graph(3), input=dimensions, output=text)
+    # One value seen as 268 thousand million voxels: nobody has the memory for their labels.
+    voxels = np.broadcast_to(np.int16(0), (4000, 8192, 8192))
+    with pytest.raises(InferenceError) as caught:
+        engine.run(package, {"image": make_volume(voxels)})
+    assert re.fullmatch(
+        r"test-model@1\.0\.0 needs about \d{3,}\.\d GiB of memory for an input of "
+        r"4000 × 8192 × 8192 voxels, and \d+\.\d GiB are free",
+        str(caught.value),
+    )
+    assert not caught.value.retry
 
 
 class Broken:
