@@ -48,6 +48,7 @@ tensor = "image"
 modality = ["CR", "DX"]
 units = "1"
 dimensions = "2D"
+batch = {batch}
 size = [{size}, {size}]
 normalisation = {{ kind = "value_range", mean = [0.485, 0.456, 0.406], sd = [0.229, 0.224, 0.225] }}
 channels = 3
@@ -200,24 +201,35 @@ def unet_graph(classes: int = 5, levels: tuple[int, ...] = LEVELS) -> bytes:
     )
 
 
-def densenet(folder: Path) -> Package:
-    """The classifier as the package ``densenet/1.0.0`` below a folder."""
-    text = _HEAD.format(name="densenet", results="sr") + _RADIOGRAPH.format(size=SIZE)
+def densenet(folder: Path, batch: int = 8) -> Package:
+    """The classifier as the package ``densenet/1.0.0`` below a folder.
+
+    Args:
+        folder: Where packages lie.
+        batch: Images of several jobs that may share a run, on a GPU.
+    """
+    text = _HEAD.format(name="densenet", results="sr") + _RADIOGRAPH.format(size=SIZE, batch=batch)
     return _written(folder, "densenet", text, densenet_graph())
 
 
-def unet(folder: Path, classes: int = 5, more: str = "multiple_of = 8\n") -> Package:
+def unet(
+    folder: Path,
+    classes: int = 5,
+    more: str = "multiple_of = 8\n",
+    levels: tuple[int, ...] = LEVELS,
+) -> Package:
     """The segmentation network as the package ``unet/1.0.0`` below a folder.
 
     Args:
         folder: Where packages lie.
         classes: Channels, the background among them.
         more: Further lines of its input.
+        levels: Channels from the finest grid to the coarsest.
     """
     text = _HEAD.format(name="unet", results="seg") + _CT.format(more=more)
     for number in range(1, classes):
         text += _SEGMENT.format(number=number, red=250 * number // classes)
-    return _written(folder, "unet", text, unet_graph(classes))
+    return _written(folder, "unet", text, unet_graph(classes, levels))
 
 
 def _written(folder: Path, name: str, text: str, graph: bytes) -> Package:
