@@ -133,8 +133,8 @@ class Manifest(Table):
                 'a model with basis = "rules" defines no confidence',
             ),
             (
-                not sees_all and bool(self.output.finding),
-                'findings need apply = "whole": a tensor a batch of slices is no answer',
+                bool(self.output.finding) and sees_all == (self.output.over_slices is not None),
+                'findings of apply = "slices" need output.over_slices, and only they',
             ),
             (
                 self.input.sliding is not None

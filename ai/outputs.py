@@ -35,10 +35,12 @@ class Score(Table):
         threshold: Probability from which on the finding is reported.
         review: Lowest and highest probability that asks for a human look; inside it the finding
             is reported also below `threshold`.
+        best: Reported only where it is the most probable of all scores of its tensor.
     """
 
     tensor: TensorName
     index: Index
+    best: bool = False
     activation: Activation = "none"
     threshold: Probability = 0.5
     review: tuple[Probability, Probability] | None = None
@@ -150,6 +152,8 @@ class Output(Table):
     Attributes:
         cleaning: Of every segment that has none of its own.
         volume: Measure the volume of each segment in mL.
+        over_slices: How the answers of slices, which were seen one by one, become one: the
+            ``mean`` or the ``max`` of each probability and measurement.
         saliency: A heat map of the most significant finding that has a score.
     """
 
@@ -160,6 +164,7 @@ class Output(Table):
     volume: bool = False
     intensity: Intensity | None = None
     finding: tuple[FindingTable, ...] = ()
+    over_slices: Literal["mean", "max"] | None = None
     boxes: Boxes | None = None
     object: tuple[ObjectTable, ...] = ()
     saliency: Annotated[Occlusion | ActivationMap, Field(discriminator="method")] | None = None
@@ -246,6 +251,19 @@ class Output(Table):
                 not segmentation
                 and (self.volume or self.intensity is not None or self.cleaning is not None),
                 "volume, intensity and cleaning are of segments",
+            ),
+            (
+                self.over_slices is not None and not self.finding,
+                "over_slices joins the findings of slices, and there are none",
+            ),
+            (
+                self.over_slices is not None
+                and (
+                    self.has_regions
+                    or self.saliency is not None
+                    or any(e.encoding == "index" for each in self.finding for e in each.evaluation)
+                ),
+                'over_slices joins no regions, heat maps or evaluations with encoding = "index"',
             ),
             (
                 self.saliency is not None and not any(entry.score for entry in self.finding),

@@ -1,4 +1,4 @@
-"""From the tensors of a graph to findings, labels and measurements."""
+"""From the tensors of a graph to labels and what is measured of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.outputs import EvaluationTable, FindingTable, MeasurementTable
 from ai.preprocess import Plan, Shape
 from ai.segments import Labels, SegmentTable
 from ai.tables import Activation
 from ai.tally import Tally
-from ai.types import Code, Confidence, Evaluation, Finding, Measurement, Region
+from ai.types import Code, Confidence, Finding, Measurement
 from config.errors import InferenceError
 
 Floats = NDArray[np.float64]
@@ -21,7 +20,7 @@ Sized = tuple[Finding, float]
 
 RULE_BASED = Confidence(None, "none: rule-based")
 MEASURED = Confidence(None, "none: measurement")
-_DERIVATIONS = {
+DERIVATIONS = {
     "mean": Code("373098007", "SCT", "Mean"),
     "min": Code("255605001", "SCT", "Minimum"),
     "max": Code("56851009", "SCT", "Maximum"),
@@ -229,49 +228,11 @@ def _measurements(plan: Plan, tally: Tally, number: int) -> tuple[Measurement, .
         unit = Code(units, "UCUM", _UNIT_NAMES.get(units, units))
         for kind in tally.output.intensity.statistics:
             value = tally.statistic(number, kind)
-            made.append(Measurement(tally.output.intensity.name, value, unit, _DERIVATIONS[kind]))
+            made.append(Measurement(tally.output.intensity.name, value, unit, DERIVATIONS[kind]))
     return tuple(made)
 
 
 _UNIT_NAMES = {"[hnsf'U]": "Hounsfield unit", "1": "no units"}
-
-
-def tensor_findings(
-    plan: Plan, findings: Iterable[FindingTable], tensors: Mapping[str, NDArray[Any]], basis: str
-) -> list[Sized]:
-    """The findings that the manifest makes of named tensors, with their share of the image.
-
-    Raises:
-        InferenceError: A tensor is shorter than the manifest says, an index or probability lies
-            outside its range.
-    """
-    found: list[Sized] = []
-    for entry in findings:
-        confidence, review = undefined(basis), False
-        if entry.score is not None:
-            score = entry.score
-            value = probability(_flat(tensors, score.tensor), score.index, score.activation)
-            review = score.review is not None and score.review[0] <= value <= score.review[1]
-            if value < score.threshold and not review:
-                continue
-            confidence = Confidence(value, "model")
-        region = _region(plan, _flat(tensors, entry.region)) if entry.region else None
-        finding = Finding(
-            name=entry.name,
-            category=entry.category,
-            type=entry.type,
-            description=entry.description,
-            confidence=confidence,
-            region=region,
-            measurements=tuple(_measured(tensors, part) for part in entry.measurement),
-            evaluations=tuple(_evaluated(tensors, part, basis) for part in entry.evaluation),
-            site=entry.site,
-            laterality=entry.laterality,
-            severity=entry.severity,
-            needs_review=review,
-        )
-        found.append((finding, _share(plan, region)))
-    return found
 
 
 def significance(finding: Finding, size: float) -> float:
@@ -295,65 +256,15 @@ def undefined(basis: str) -> Confidence:
     return RULE_BASED if basis == "rules" else MEASURED
 
 
-def _flat(tensors: Mapping[str, NDArray[Any]], name: str) -> Floats:
-    return tensors[name].astype(np.float64).reshape(-1)
-
-
-def _at(values: Floats, index: int) -> float:
-    if index >= len(values):
-        raise InferenceError(f"an output has {len(values)} values where number {index} is wanted")
-    return float(values[index])
-
-
 def probability(values: Floats, index: int, activation: Activation) -> float:
     """One probability among the scores of a tensor.
 
     Raises:
         InferenceError: There is none at that index, or it lies outside [0, 1].
     """
-    value = _at(activate(values, activation, axis=0), index)
+    if index >= len(values):
+        raise InferenceError(f"an output has {len(values)} values where number {index} is wanted")
+    value = float(activate(values, activation, axis=0)[index])
     if not -_ROUNDING <= value <= 1 + _ROUNDING:
         raise InferenceError(f"the probability {value:g} lies outside 0 to 1")
     return min(max(value, 0.0), 1.0)
-
-
-def _measured(tensors: Mapping[str, NDArray[Any]], spec: MeasurementTable) -> Measurement:
-    value = _at(_flat(tensors, spec.tensor), spec.index)
-    return Measurement(spec.name, value, spec.unit, spec.derivation)
-
-
-def _evaluated(
-    tensors: Mapping[str, NDArray[Any]], spec: EvaluationTable, basis: str
-) -> Evaluation:
-    values = _flat(tensors, spec.tensor)
-    if spec.encoding == "index":
-        answer = _at(values, spec.index)
-        if answer not in range(len(spec.values)):
-            raise InferenceError(f"{spec.tensor} answers {answer:g}, which stands for nothing")
-        return Evaluation(spec.name, spec.values[int(answer)], undefined(basis))
-    if len(values) != len(spec.values):
-        raise InferenceError(f"{spec.tensor} has {len(values)} scores for {len(spec.values)}")
-    best = int(values.argmax())
-    sure = probability(values, best, spec.activation)
-    return Evaluation(spec.name, spec.values[best], Confidence(sure, "model"))
-
-
-def _region(plan: Plan, box: Floats) -> Region | None:
-    """The box through the centres of the outermost pixels, in the image's own pixels."""
-    if len(box) != 4:
-        raise InferenceError(f"a region has {len(box)} numbers where 4 are wanted")
-    rows, columns = plan.shape[1:]
-    step_y, step_x = plan.scale[1:]
-    left, right = (float(np.clip((x + 0.5) * step_x - 0.5, 0, columns - 1)) for x in box[::2])
-    top, bottom = (float(np.clip((y + 0.5) * step_y - 0.5, 0, rows - 1)) for y in box[1::2])
-    if right <= left or bottom <= top:
-        return None
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return Region(0, np.array(corners, np.float64))
-
-
-def _share(plan: Plan, region: Region | None) -> float:
-    if region is None:
-        return 1.0
-    width, height = np.ptp(region.points, axis=0) + 1.0
-    return float(width * height / (plan.shape[1] * plan.shape[2]))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai import detect, postprocess, slabs
+from ai.findings import Said, tensor_findings
 from ai.manifest import Manifest
 from ai.preprocess import Plan
 from ai.segments import SegmentTable, segments_of
@@ -34,7 +35,7 @@ class Reading:
         self._plan = plan
         self._volume = volume
         self._tally = Tally(manifest.output)
-        self._last: Tensors = {}
+        self._said = Said(self._output.over_slices)
         self._boxes: list[detect.Found] = []
         shape, spec = volume.voxels.shape, manifest.output.labels
         self.labels = np.zeros(shape, np.uint8) if spec else None
@@ -54,7 +55,9 @@ class Reading:
         """
         boxes = self._output.boxes
         postprocess.check(tensors, self._output.lists)
-        self._last = tensors
+        items = stop - start if self._output.over_slices else 1
+        for name in dict.fromkeys(name for each in self._output.finding for name in each.tensors()):
+            self._said.take(name, tensors[name], items)
         if boxes is not None:
             block = (start, stop)
             self._boxes.append(detect.read(boxes, self._output.object, tensors, self._plan, block))
@@ -133,7 +136,7 @@ class Reading:
             InferenceError: No usable answer.
         """
         basis = self._manifest.basis
-        found = postprocess.tensor_findings(self._plan, self._output.finding, self._last, basis)
+        found = tensor_findings(self._plan, self._output.finding, self._said, basis)
         if self._output.boxes is not None:
             boxes = detect.Found.joined(self._boxes)
             objects = self._output.object

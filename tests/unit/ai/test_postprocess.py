@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto
 
 from ai.engine import Engine
+from ai.findings import Said, tensor_findings
 from ai.inputs import Input
 from ai.models.graph import Graph
 from ai.outputs import FindingTable, Output
@@ -22,9 +23,8 @@ from ai.postprocess import (
     ordered,
     probability_block,
     significance,
-    tensor_findings,
 )
-from ai.preprocess import plan
+from ai.preprocess import Plan, plan
 from ai.segments import Labels, SegmentTable
 from ai.tally import Tally
 from ai.types import Code, Confidence, Finding, Volume
@@ -56,7 +56,7 @@ def finding(**changes: object) -> FindingTable:
     return FindingTable.model_validate(keys | CODES | changes)
 
 
-def image_plan(rows: int = 8, columns: int = 8, **changes: object) -> object:
+def image_plan(rows: int = 8, columns: int = 8, **changes: object) -> Plan:
     keys: dict[str, object] = {
         "role": "image",
         "primary": True,
@@ -98,6 +98,16 @@ def test_findings_come_by_significance_and_ties_as_they_came(
         assert (weight[before], after) > (weight[after], before)
 
 
+def found_in(
+    made: Plan, entries: list[FindingTable], tensors: dict[str, np.ndarray], basis: str
+) -> list[tuple[Finding, float]]:
+    """What the findings of a manifest are for these tensors."""
+    said = Said(None)
+    for name, tensor in tensors.items():
+        said.take(name, tensor, 1)
+    return tensor_findings(made, entries, said, basis)
+
+
 SCORED = {"score": {"tensor": "s", "index": 1, "activation": "softmax", "threshold": 0.0}}
 
 
@@ -109,7 +119,7 @@ SCORED = {"score": {"tensor": "s", "index": 1, "activation": "softmax", "thresho
 )
 def test_confidence_of_any_scores_lies_between_0_and_1(scores: np.ndarray, activation: str) -> None:
     spec = finding(score=SCORED["score"] | {"activation": activation})
-    (made, _), *rest = tensor_findings(image_plan(), [spec], {"s": scores}, "trained")
+    (made, _), *rest = found_in(image_plan(), [spec], {"s": scores}, "trained")
     assert not rest
     assert made.confidence.basis == "model"
     assert made.confidence.value is not None
@@ -125,7 +135,7 @@ def test_confidence_of_any_scores_lies_between_0_and_1(scores: np.ndarray, activ
     ("basis", "said"), [("rules", "none: rule-based"), ("trained", "none: measurement")]
 )
 def test_without_a_score_no_confidence_is_invented(basis: str, said: str) -> None:
-    ((made, _),) = tensor_findings(image_plan(), [finding()], {}, basis)
+    ((made, _),) = found_in(image_plan(), [finding()], {}, basis)
     assert made.confidence == Confidence(None, said)
 
 
@@ -133,9 +143,7 @@ def test_the_band_that_asks_for_a_human_look_reaches_below_the_threshold() -> No
     score = {"tensor": "s", "index": 0, "threshold": 0.5, "review": [0.3, 0.6]}
     told = {}
     for value in (0.29, 0.3, 0.55, 0.61):
-        made = tensor_findings(
-            image_plan(), [finding(score=score)], {"s": np.array([value])}, "trained"
-        )
+        made = found_in(image_plan(), [finding(score=score)], {"s": np.array([value])}, "trained")
         told[value] = [entry.needs_review for entry, _ in made]
     assert told == {0.29: [], 0.3: [True], 0.55: [True], 0.61: [False]}
 
@@ -151,7 +159,7 @@ def test_any_box_gives_a_region_inside_its_image_or_none(
     size: tuple[int, int], model: tuple[int, int] | None, box: np.ndarray
 ) -> None:
     made = image_plan(*size, **({} if model is None else {"size": model}))
-    ((entry, share),) = tensor_findings(made, [finding(region="b")], {"b": box}, "rules")
+    ((entry, share),) = found_in(made, [finding(region="b")], {"b": box}, "rules")
     assert 0 < share <= 1
     if entry.region is None:
         return
@@ -168,12 +176,12 @@ def test_any_box_gives_a_region_inside_its_image_or_none(
 def test_a_box_of_a_smaller_grid_lands_on_the_same_pixels_of_the_image() -> None:
     made = image_plan(40, 80, size=(20, 20))
     boxed = finding(region="b")
-    ((entry, _),) = tensor_findings(made, [boxed], {"b": np.array([5, 4, 9, 8])}, "rules")
+    ((entry, _),) = found_in(made, [boxed], {"b": np.array([5, 4, 9, 8])}, "rules")
     assert entry.region is not None
     # Model column 5 spans the image's columns 20 to 23, centred at 21.5.
     assert entry.region.points[0].tolist() == [21.5, 8.5]
     assert entry.region.points[2].tolist() == [37.5, 16.5]
-    ((entry, _),) = tensor_findings(made, [boxed], {"b": np.array([0, 0, -1, -1])}, "rules")
+    ((entry, _),) = found_in(made, [boxed], {"b": np.array([0, 0, -1, -1])}, "rules")
     assert entry.region is None
 
 
@@ -203,16 +211,16 @@ def test_numbers_and_answers_are_taken_from_named_tensors() -> None:
         ],
     )
     tensors = {"m": np.array([1, 2.5]), "a": np.array([1.0]), "p": np.array([0.75, 0.25])}
-    ((made, _),) = tensor_findings(image_plan(), [spec], tensors, "trained")
+    ((made, _),) = found_in(image_plan(), [spec], tensors, "trained")
     assert [entry.value for entry in made.measurements] == [2.5]
     assert [entry.value.value for entry in made.evaluations] == ["y", "n"]
     assert made.evaluations[0].confidence.value is None
     assert made.evaluations[1].confidence == Confidence(0.75, "model")
     for wrong in ({"m": np.array([1.0])}, {"a": np.array([2.0])}, {"a": np.array([0.5])}):
         with pytest.raises(InferenceError):
-            tensor_findings(image_plan(), [spec], tensors | wrong, "trained")
+            found_in(image_plan(), [spec], tensors | wrong, "trained")
     with pytest.raises(InferenceError):
-        tensor_findings(image_plan(), [spec], tensors | {"p": np.array([0.5, 1.5])}, "trained")
+        found_in(image_plan(), [spec], tensors | {"p": np.array([0.5, 1.5])}, "trained")
 
 
 @pytest.mark.parametrize(
@@ -397,3 +405,84 @@ def test_numbers_are_fused_and_those_nobody_declared_can_be_left_out() -> None:
         label_block(labels(), segments, numbers, (1, 1, 5))
     made, _ = label_block(labels(undeclared="none"), segments, numbers, (1, 1, 5))
     assert made.reshape(-1).tolist() == [0, 1, 1, 2, 0]
+
+
+def answers(entries: list[FindingTable], rows: list[list[float]], over: str) -> dict[str, float]:
+    """Names and confidences of findings over slices that were seen two at a time."""
+    said = Said(over)  # type: ignore[arg-type]
+    for at in range(0, len(rows), 2):
+        part = np.array(rows[at : at + 2], np.float32)
+        said.take("s", part, len(part))
+    made = tensor_findings(image_plan(), entries, said, "trained")
+    return {entry.name: entry.confidence.value or 0.0 for entry, _ in made}
+
+
+def classes(names: str, **score: object) -> list[FindingTable]:
+    return [
+        finding(name=name, score={"tensor": "s", "index": index} | score)
+        for index, name in enumerate(names)
+    ]
+
+
+@pytest.mark.feature("P07", "P09", "F09")
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=arrays.arrays(
+        np.float64, st.tuples(st.integers(1, 5), st.just(3)), elements=st.integers(-4, 4)
+    ),
+    over=st.sampled_from(["mean", "max"]),
+    activation=st.sampled_from(["sigmoid", "softmax"]),
+)
+def test_slices_seen_one_by_one_give_one_answer(
+    rows: np.ndarray, over: str, activation: str
+) -> None:
+    told = answers(classes("abc", threshold=0.0, activation=activation), rows.tolist(), over)
+    powers = np.exp(rows)
+    each = powers / (powers.sum(axis=1, keepdims=True) if activation == "softmax" else powers + 1)
+    wanted = each.mean(axis=0) if over == "mean" else each.max(axis=0)
+    assert list(told) == list("abc")
+    assert list(told.values()) == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.feature("P07", "P09", "F09")
+def test_of_classes_that_exclude_each_other_the_best_one_is_reported() -> None:
+    for row, wanted in (
+        ([0.2, 0.5, 0.3], ["b"]),
+        ([0.4, 0.35, 0.25], ["a"]),
+        ([0.1, 0.1, 0.8], []),  # the third class is none of the findings
+    ):
+        assert list(answers(classes("ab", threshold=0.0, best=True), [row], "mean")) == wanted
+    # Several labels at once, each by its own threshold.
+    assert list(answers(classes("abc"), [[0.6, 0.4, 0.5]], "mean")) == ["a", "c"]
+
+
+def test_members_give_their_mean_and_how_far_they_are_apart() -> None:
+    said = Said(None, members=4)
+    said.take("s", np.array([[0.5], [0.7], [0.9], [0.7]]), 1)
+    said.take("m", np.array([[1.0], [2.0], [3.0], [2.0]]), 1)
+    said.take("a", np.array([[2.0], [0.0], [2.0], [1.0]]), 1)
+    spec = finding(
+        score={"tensor": "s", "index": 0},
+        measurement=[{"tensor": "m", "name": ["1", "DCM", "x"], "unit": ["mm", "UCUM", "mm"]}],
+        evaluation=[
+            {
+                "tensor": "a",
+                "encoding": "index",
+                "name": ["2", "DCM", "y"],
+                "values": [[str(each), "DCM", str(each)] for each in range(3)],
+            }
+        ],
+    )
+    ((made, _),) = tensor_findings(image_plan(), [spec], said, "trained")
+    assert made.confidence.value == pytest.approx(0.7)
+    spread = np.std([0.5, 0.7, 0.9, 0.7]), np.std([1, 2, 3, 2])
+    told = [
+        (each.name.value, each.value, each.unit.value, each.derivation and each.derivation.meaning)
+        for each in made.measurements
+    ]
+    assert told == [
+        ("1", pytest.approx(2.0), "mm", None),
+        ("1", pytest.approx(spread[1]), "mm", "Standard Deviation"),
+        ("111012", pytest.approx(100 * spread[0]), "%", "Standard Deviation"),
+    ]
+    assert made.evaluations[0].value.value == "2"
