@@ -24,6 +24,7 @@ from pydicom.uid import (
     DigitalMammographyXRayImageStorageForPresentation,
     DigitalXRayImageStorageForPresentation,
     EnhancedCTImageStorage,
+    KeyObjectSelectionDocumentStorage,
     MRImageStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
@@ -283,6 +284,29 @@ def structured_report(*, seed: int = 0) -> Dataset:
     sentence.TextValue = "Synthetic."
     report.ContentSequence = [sentence]
     return report
+
+
+def rejection_note(images: Sequence[Dataset], code: str = "113001") -> Dataset:
+    """A rejection note on images of one series, as a PACS sends it (IHE RAD TF-3 4.66)."""
+    note = structured_report(seed=99)
+    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
+        setattr(note, keyword, getattr(images[0], keyword))
+    note.SOPClassUID = note.file_meta.MediaStorageSOPClassUID = KeyObjectSelectionDocumentStorage
+    note.Modality = "KO"
+    title, study, series = Dataset(), Dataset(), Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
+    note.ConceptNameCodeSequence = [title]
+    study.StudyInstanceUID = images[0].StudyInstanceUID
+    series.SeriesInstanceUID = images[0].SeriesInstanceUID
+    series.ReferencedSOPSequence = []
+    for image in images:
+        item = Dataset()
+        item.ReferencedSOPClassUID = image.SOPClassUID
+        item.ReferencedSOPInstanceUID = image.SOPInstanceUID
+        series.ReferencedSOPSequence.append(item)
+    study.ReferencedSeriesSequence = [series]
+    note.CurrentRequestedProcedureEvidenceSequence = [study]
+    return note
 
 
 def segmentation(*, seed: int = 0) -> Dataset:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from ai.registry import Registry
 from config.schema import RouteSettings, Settings
@@ -91,29 +90,6 @@ def way(
 
 def ct(slices: int = 12) -> list[Dataset]:
     return factories.ct_series(slices, rows=32, columns=32)
-
-
-def note_on(images: Sequence[Dataset], code: str = "113001") -> Dataset:
-    """A rejection note as a PACS sends it."""
-    note = factories.structured_report(seed=99)
-    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
-        setattr(note, keyword, getattr(images[0], keyword))
-    note.SOPClassUID = note.file_meta.MediaStorageSOPClassUID = KeyObjectSelectionDocumentStorage
-    note.Modality = "KO"
-    title, study, series = Dataset(), Dataset(), Dataset()
-    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
-    note.ConceptNameCodeSequence = [title]
-    study.StudyInstanceUID = images[0].StudyInstanceUID
-    series.SeriesInstanceUID = images[0].SeriesInstanceUID
-    series.ReferencedSOPSequence = []
-    for image in images:
-        item = Dataset()
-        item.ReferencedSOPClassUID = image.SOPClassUID
-        item.ReferencedSOPInstanceUID = image.SOPInstanceUID
-        series.ReferencedSOPSequence.append(item)
-    study.ReferencedSeriesSequence = [series]
-    note.CurrentRequestedProcedureEvidenceSequence = [study]
-    return note
 
 
 def modalities(objects: Sequence[Dataset]) -> list[str]:
@@ -204,7 +180,7 @@ def test_a_rejected_series_runs_no_more_and_nothing_of_it_goes_out(way: Way, cod
     way.node.receive(images)
     way.node.step()
     assert job_states() == ["queued"]
-    way.node.receive([note_on(images, code)])
+    way.node.receive([factories.rejection_note(images, code)])
     way.run()
     assert job_states() == ["superseded"]
     rejected = Instance.get(Instance.state == "rejected")
@@ -220,7 +196,7 @@ def test_results_of_rejected_images_are_withdrawn_under_the_same_title(way: Way)
     way.node.receive(images)
     way.run()
     sent = way.deliver()
-    way.node.receive([note_on(images, "113037")])
+    way.node.receive([factories.rejection_note(images, "113037")])
     way.run()
     assert way.withdraw() == 1
     (note,) = way.deliver()
@@ -233,7 +209,7 @@ def test_what_is_left_after_a_rejection_is_analysed_anew(way: Way) -> None:
     way.node.receive(images)
     way.run()
     way.deliver()
-    way.node.receive([note_on(images[12:])])
+    way.node.receive([factories.rejection_note(images[12:])])
     way.run()
     assert way.withdraw() == 1
     assert modalities(way.deliver()) == ["SEG", "SR", "KO"]
@@ -244,7 +220,7 @@ def test_what_is_left_after_a_rejection_is_analysed_anew(way: Way) -> None:
 
 def test_a_note_that_comes_first_keeps_the_image_out(way: Way) -> None:
     images = ct(13)
-    way.node.receive([note_on(images[12:])])
+    way.node.receive([factories.rejection_note(images[12:])])
     way.node.step()
     way.node.receive(images)
     way.node.step()
@@ -258,7 +234,7 @@ def test_a_note_on_another_study_rejects_nothing(way: Way) -> None:
     images = ct()
     way.node.receive(images)
     way.node.step()
-    note = note_on(images)
+    note = factories.rejection_note(images)
     note.CurrentRequestedProcedureEvidenceSequence[0].StudyInstanceUID = "2.25.7"
     way.node.receive([note])
     way.node.step()
@@ -270,7 +246,7 @@ def test_a_time_of_keeping_that_passed_takes_nothing_back(way: Way) -> None:
     images = ct()
     way.node.receive(images)
     way.node.step()
-    way.node.receive([note_on(images, "113039")])
+    way.node.receive([factories.rejection_note(images, "113039")])
     way.node.step()
     assert job_states() == ["queued"]
     assert not Rejection.select().exists()
