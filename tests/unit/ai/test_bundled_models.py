@@ -13,7 +13,12 @@ from pydicom.data import get_testdata_file
 
 from ai.engine import Engine
 from ai.golden import Case, read_cases, verify, write_case
-from ai.models import build_ct_tissue, build_mr_foreground, build_xr_quality
+from ai.models import (
+    build_ct_tissue,
+    build_mr_foreground,
+    build_us_region,
+    build_xr_quality,
+)
 from ai.package import Package, list_files, read_package
 from ai.registry import Registry, bundled_models_path
 from ai.seal import renew
@@ -22,6 +27,7 @@ from ai.types import Answer, Volume
 BUILDERS = {
     "ct-tissue": build_ct_tissue,
     "mr-foreground": build_mr_foreground,
+    "us-region": build_us_region,
     "xr-quality": build_xr_quality,
 }
 VolumeMaker = Callable[..., Volume]

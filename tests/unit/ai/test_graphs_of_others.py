@@ -196,6 +196,7 @@ def test_the_site_s_models_stand_beside_the_bundled_ones(
     assert {entry.manifest.name for entry in registry.packages()} == {
         "ct-tissue",
         "mr-foreground",
+        "us-region",
         "xr-quality",
         "test-model",
     }

@@ -102,7 +102,7 @@ def test_the_shipped_settings_are_sound(medai: Run) -> None:
 @pytest.mark.feature("F06")
 def test_models_are_listed_and_proved(medai: Run) -> None:
     listed = json.loads(medai("models", "list", "--json").out)
-    names = ["ct-tissue", "mr-foreground", "xr-quality"]
+    names = ["ct-tissue", "mr-foreground", "us-region", "xr-quality"]
     assert [row["model"] for row in listed] == [f"{name}@1.0.0" for name in names]
     assert "ct-tissue@1.0.0" in medai("models", "list").out
     proved = medai("models", "verify", "--json")
