@@ -54,8 +54,8 @@ def unpack(source: Path, into: Path) -> None:
         OSError: The system refused to read or to write.
     """
     seen: set[str] = set()
-    left = _room(source)
     with _members(source) as members:
+        left = _room(source)
         for count, member in enumerate(members, 1):
             if count > MAX_FILES:
                 raise ModelFileError(f"{source.name} holds more than {MAX_FILES} files")
@@ -90,7 +90,7 @@ def _copy(member: _Member, target: Path, left: int, source: Path) -> int:
 
 def _inside(name: str, source: Path) -> PurePosixPath:
     """The path that a member's name is below the folder it is copied to."""
-    parts = name.split("/")
+    parts = name.removeprefix("./").split("/")  # as `tar .` writes them
     harmless = all(
         part not in ("", ".", "..")
         and len(part.encode("utf-8", "surrogateescape")) <= 255

@@ -66,6 +66,12 @@ def test_every_form_comes_out_as_it_went_in(packed: Callable[..., Path], tmp_pat
     assert not any(path.is_symlink() for path in target.rglob("*"))
 
 
+def test_names_may_begin_where_the_archive_lies(tmp_path: Path) -> None:
+    target = into(tmp_path)
+    unpack(gzipped(tmp_path / "packed", {"./m/a": b"1", "./b": b"2"}), target)
+    assert contents(target) == {"m/a": b"1", "b": b"2"}
+
+
 @pytest.mark.parametrize("packed", [zipped, tarred, gzipped])
 @pytest.mark.parametrize(
     "name",
