@@ -12,6 +12,7 @@ from config.describe import options, settings_table
 from config.load import load_settings
 from dicomnode.series.conditions import compile_rule
 from dicomnode.series.facts import FACTS
+from dicomnode.work.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,3 +114,8 @@ def test_the_routes_of_the_documents_are_settings_and_their_rules_compile(tmp_pa
 
 def test_the_documents_name_every_fact_that_rules_may_use() -> None:
     assert re.findall(r"^\| `(\w+)` \|", read("docs/routing.md"), re.MULTILINE) == list(FACTS)
+
+
+def test_the_night_shift_finds_every_alert_in_the_operations() -> None:
+    section = read("docs/operations.md").split("\n## Alerts\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(RULES)
