@@ -12,7 +12,7 @@ from typing import Any
 
 Code = tuple[str, str, str]
 
-_ANATOMY: Code = ("123037004", "SCT", "Anatomical Structure")
+_ANATOMY: Code = ("91723000", "SCT", "Anatomical Structure")
 _TISSUE: Code = ("85756007", "SCT", "Tissue")
 _SUBSTANCE: Code = ("91720002", "SCT", "Body Substance")
 _ABNORMAL: Code = ("49755003", "SCT", "Morphologically Abnormal Structure")

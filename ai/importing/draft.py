@@ -154,6 +154,8 @@ def completed(draft: Draft, answers: Answers, options: Options) -> Draft:
         entries = known.get("output", {}).get(table)
         if isinstance(entries, dict):
             kept = {name: each for name, each in entries.items() if name not in options.leave_out}
+            if table == "segment" and len(kept) < len(entries):
+                kept = _renumbered(kept)
             known["output"] = known["output"] | {table: kept}
     _, faults = _checked(known)
     missing = [_question(fault) for fault in faults if fault.found == "nothing"]
@@ -162,6 +164,15 @@ def completed(draft: Draft, answers: Answers, options: Options) -> Draft:
     still = {path: each for path, each in questions.items() if not _said(known, path)}
     deepest = [each for path, each in still.items() if not any(path == p[:-1] for p in still)]
     return replace(draft, known=known, questions=tuple(deepest))
+
+
+def _renumbered(segments: Tree) -> Tree:
+    """Segments numbered from 1 without a gap (PS3.3 C.8.20.2), each with its channel."""
+    numbered = {}
+    for number, (name, entry) in enumerate(segments.items(), 1):
+        own = {"channel": entry["number"]} if "number" in entry else {}
+        numbered[name] = own | entry | {"number": number}
+    return numbered
 
 
 def settled(draft: Draft, answers: Answers, source: str) -> tuple[str, Manifest]:

@@ -22,6 +22,6 @@ def need(module: str) -> Any:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise UsageError(
-            f"{error.name} is not installed here; this installs what importing needs: "
+            f"{module.partition('.')[0]} is not installed here; this installs what importing needs: "
             f"pip install --require-hashes -r {LOCK}"
         ) from error

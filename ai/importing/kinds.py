@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ai.importing import onnx_graph
+from ai.importing import (
+    deepbet,
+    monai_bundle,
+    nnunet,
+    onnx_graph,
+    sklearn,
+    tensorflow,
+    xrayvision,
+)
 from ai.importing.draft import Draft, Options
 
 
@@ -28,4 +36,16 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "onnx": Kind(onnx_graph.read, Options, "an ONNX file"),
+    "monai": Kind(monai_bundle.read, monai_bundle.BundleOptions, "a MONAI bundle"),
+    "torchxrayvision": Kind(
+        xrayvision.read, xrayvision.XrayOptions, "weights of a torchxrayvision DenseNet"
+    ),
+    "nnunet": Kind(nnunet.read, nnunet.NnunetOptions, "a trained model folder of nnU-Net"),
+    "deepbet": Kind(
+        deepbet.read, deepbet.DeepbetOptions, "the wheel of deepbet 1.0.2, for mr-brain"
+    ),
+    "sklearn": Kind(
+        sklearn.read, sklearn.SklearnOptions, "a scikit-learn estimator saved by skops"
+    ),
+    "tensorflow": Kind(tensorflow.read, tensorflow.TensorflowOptions, "a SavedModel or .keras"),
 }

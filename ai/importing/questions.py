@@ -54,7 +54,7 @@ HINTS: Mapping[str, str] = {
     "output.segment": "a table a label: number, category, type, color, description",
     "output.finding": "a table a finding: category, type, description, score or measurement",
     "output.*.*.category": (
-        'coded category, such as ["123037004", "SCT", "Anatomical Structure"]; '
+        'coded category, such as ["91723000", "SCT", "Anatomical Structure"]; '
         "import.leave_out names what shall not be reported"
     ),
     "output.*.*.type": (

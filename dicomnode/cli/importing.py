@@ -13,7 +13,9 @@ from dicomnode.cli.common import AsJson, say, show_json
 def import_model(
     kind: Annotated[
         str,
-        typer.Argument(help="onnx."),
+        typer.Argument(
+            help="onnx, monai, torchxrayvision, nnunet, deepbet, sklearn or tensorflow."
+        ),
     ],
     source: Annotated[Path, typer.Argument(help="A file, a folder or an archive of one.")],
     *,

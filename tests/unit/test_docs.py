@@ -67,7 +67,10 @@ def test_the_first_commands_of_the_readme_are_one_line_each(number: int) -> None
     assert block.endswith(f".venv/bin/{end}\n")
 
 
-@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+LOCKS = ["requirements.txt", "requirements-dev.txt", "requirements-import.txt"]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
 def test_the_lock_holds_every_dependency_with_hashes_and_no_place(lock: str) -> None:
     text = read(lock)
     assert "://" not in text
@@ -77,17 +80,26 @@ def test_the_lock_holds_every_dependency_with_hashes_and_no_place(lock: str) -> 
     project = tomllib.loads(read("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["build"]]
-    if "dev" in lock:
-        wanted += [*extras["test"], *extras["dev"]]
+    further = {"dev": ["test", "dev"], "import": ["import"]}
+    for name in further.get(re.split(r"[-.]", lock)[1], []):
+        wanted += extras[name]
     names = {re.split(r"[^A-Za-z0-9_.-]", entry)[0].lower().replace("_", "-") for entry in wanted}
     assert names <= set(pins)
 
 
-def test_the_tests_run_with_the_versions_that_are_shipped() -> None:
+@pytest.mark.parametrize("lock", LOCKS[1:])
+def test_tests_and_imports_run_with_the_versions_that_are_shipped(lock: str) -> None:
     def versions(name: str) -> set[str]:
         return set(re.findall(r"^[a-z0-9-]+==\S+(?: ; [^\\\n]*)?", read(name), re.M))
 
-    assert versions("requirements.txt") <= versions("requirements-dev.txt")
+    assert versions("requirements.txt") <= versions(lock)
+
+
+def test_what_only_importing_needs_is_not_in_the_installation() -> None:
+    extras = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
+    names = {re.split(r"[^A-Za-z0-9_.-]", entry)[0].lower() for entry in extras["import"]}
+    assert "torch" in names
+    assert not names & set(re.findall(r"^([a-z0-9-]+)==", read("requirements.txt"), re.M))
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -70,7 +70,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
-UNET = {
+UNET: dict[str, Any] = {
     "spatial_dims": 3,
     "in_channels": 1,
     "out_channels": 2,
@@ -106,7 +106,7 @@ _METADATA = {
         },
     },
 }
-_INFERENCE = {
+INFERENCE: dict[str, Any] = {
     "imports": ["$import glob"],
     "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
     "patch": "$(16, 16, 16)",
@@ -154,7 +154,7 @@ def write_bundle(
     (folder / "models").mkdir()
     for name, tree, changes in (
         ("metadata", _METADATA, metadata or {}),
-        ("inference", _INFERENCE, inference or {}),
+        ("inference", INFERENCE, inference or {}),
     ):
         text = json.dumps(merged(tree, changes))
         (folder / "configs" / f"{name}.json").write_text(text, "utf-8")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from onnx import TensorProto, external_data_helper, helper
 from ai.engine import Engine
 from ai.golden import verify
 from ai.importing.build import import_model
-from ai.importing.draft import Answers, read_answers
+from ai.importing.draft import Answers, Draft, Options, completed, read_answers
+from ai.importing.extra import need
 from ai.importing.onnx_file import read_graph
 from ai.models.graph import Graph
 from ai.registry import Registry
@@ -240,7 +242,30 @@ def test_an_input_of_another_type_is_refused(tmp_path: Path) -> None:
 
 
 def test_kinds_and_sources_that_are_not_there_are_told(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(UsageError, match="'keras' is no kind of source; there are onnx"):
+    with pytest.raises(UsageError, match="'keras' is no kind of source; there are onnx, monai"):
         import_model("keras", source, tmp_path, read_answers(None))
     with pytest.raises(UsageError, match="there is no "):
         import_model("onnx", tmp_path / "absent", tmp_path, read_answers(None))
+
+
+def test_a_library_that_is_missing_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "skops", None)
+    with pytest.raises(UsageError, match=r"skops is not installed .*-r requirements-import\.txt$"):
+        need("skops.io")
+    assert need("onnx.compose") is onnx.compose
+
+
+def test_segments_that_are_left_out_leave_no_gap(tmp_path: Path) -> None:
+    text = (
+        'output = { task = "segmentation", segment = { a = { number = 1 }, b = { number = 2 }, '
+        "c = { number = 3, channel = 7 } } }\n"
+    )
+    draft = Draft({}, lambda *_: None)
+    options = Options(leave_out=("a",))
+    known = completed(draft, answered(tmp_path, text), options).known
+    assert known["output"]["segment"] == {
+        "b": {"number": 1, "channel": 2},
+        "c": {"number": 2, "channel": 7},
+    }

@@ -1,0 +1,103 @@
+"""Reads the configuration of a MONAI bundle without running anything in it.
+
+References (``@name#part``) are followed. An expression (``$…``) is taken only where it is a
+reference or a plain value; every other one stays an `Expression`, which is told and never run.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ai.importing.extra import need
+from config.errors import ModelFileError
+
+_REFERENCE = re.compile(r"@([A-Za-z0-9_]+(?:(?:#|::)[A-Za-z0-9_]+)*)")
+_DEEPEST = 64
+_MOST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What would have to be run to be known."""
+
+    text: str
+
+
+class Config:
+    """A configuration of a bundle.
+
+    Args:
+        tree: What the file holds.
+    """
+
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        self._tree = tree
+
+    def get(self, *path: str) -> Any:
+        """What stands at a place with its references followed; None where nothing stands."""
+        return self._followed(self._raw(path), 0)
+
+    def _raw(self, path: tuple[str, ...]) -> Any:
+        here: Any = self._tree
+        for part in path:
+            if isinstance(here, str):
+                here = self._followed(here, 0)
+            if isinstance(here, list) and part.isdigit() and int(part) < len(here):
+                here = here[int(part)]
+            elif isinstance(here, Mapping):
+                here = here.get(part)
+            else:
+                return None
+        return here
+
+    def _followed(self, value: Any, depth: int) -> Any:
+        if depth > _DEEPEST:
+            return Expression("a reference that leads to itself")
+        if isinstance(value, str):
+            return self._text(value, depth)
+        if isinstance(value, Mapping):
+            return {str(name): self._followed(each, depth + 1) for name, each in value.items()}
+        if isinstance(value, list):
+            return [self._followed(each, depth + 1) for each in value]
+        return value
+
+    def _text(self, text: str, depth: int) -> Any:
+        bare = text.removeprefix("$").strip()
+        if found := _REFERENCE.fullmatch(bare):
+            parts = tuple(re.split(r"#|::", found[1]))
+            held = self._raw(parts) if depth < _DEEPEST else text
+            return Expression(text) if held is None else self._followed(held, depth + 1)
+        if not text.startswith(("$", "%")):
+            return text
+        try:
+            return ast.literal_eval(bare)  # plain values only; it runs nothing
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return Expression(text[:120])
+
+
+def read_tree(path: Path) -> Mapping[str, Any]:
+    """A file of JSON or YAML that holds a table.
+
+    Raises:
+        ModelFileError: It cannot be read, or holds something else.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise ModelFileError(f"{path.name} is too long to be a configuration")
+    try:
+        text = path.read_text("utf-8")
+        tree = json.loads(text) if path.suffix == ".json" else need("yaml").safe_load(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path.name} is no {path.suffix.removeprefix('.')}") from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "yaml":
+            raise
+        raise ModelFileError(f"{path.name} is no yaml") from error
+    if not isinstance(tree, dict):
+        raise ModelFileError(f"{path.name} holds no table")
+    return tree
