@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -25,11 +24,10 @@ from storage import feedback
 from storage.records import AuditEvent, Instance, Job, Result
 from storage.watch_records import Feedback
 from tests import factories
+from tests.assessments import AGREE, DISAGREE, assessment, evidence, group, said
 from tests.unit.dicomnode.work.conftest import AT_ONCE, Node
-from tests.unit.dicomnode.work.test_corrections import note_on
 
 ROUTE = RouteSettings(name="CT", when={"Modality": "CT"}, model="ct-tissue")
-AGREE, DISAGREE = ("122775", "DCM"), ("122776", "DCM")
 CODES = verdict_codes(Settings().watch)
 
 
@@ -70,57 +68,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterat
     made = Desk(tmp_path_factory.mktemp("desk"), registry)
     yield made
     made.close()
-
-
-def code(value: str, scheme: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, "said"
-    return item
-
-
-def said(verdict: tuple[str, str]) -> Dataset:
-    item = Dataset()
-    item.RelationshipType, item.ValueType = "CONTAINS", "CODE"
-    item.ConceptNameCodeSequence = [code("121071", "DCM")]
-    item.ConceptCodeSequence = [code(*verdict)]
-    return item
-
-
-def group(tracking_uid: str, *verdicts: tuple[str, str]) -> Dataset:
-    made, uid = Dataset(), Dataset()
-    made.RelationshipType, made.ValueType = "CONTAINS", "CONTAINER"
-    made.ConceptNameCodeSequence = [code("125007", "DCM")]
-    uid.RelationshipType, uid.ValueType, uid.UID = "HAS OBS CONTEXT", "UIDREF", tracking_uid
-    uid.ConceptNameCodeSequence = [code("112040", "DCM")]
-    made.ContentSequence = [uid, *map(said, verdicts)]
-    return made
-
-
-def evidence(*objects: Dataset) -> Dataset:
-    study = Dataset()
-    study.StudyInstanceUID = objects[0].StudyInstanceUID
-    study.ReferencedSeriesSequence = []
-    for each in objects:
-        series, entry = Dataset(), Dataset()
-        series.SeriesInstanceUID = each.SeriesInstanceUID
-        entry.ReferencedSOPClassUID = each.SOPClassUID
-        entry.ReferencedSOPInstanceUID = each.SOPInstanceUID
-        series.ReferencedSOPSequence = [entry]
-        study.ReferencedSeriesSequence.append(series)
-    return study
-
-
-_SEEDS = itertools.count(5)
-
-
-def assessment(about: Sequence[Dataset], *content: Dataset) -> Dataset:
-    """A report of somebody else on our results."""
-    made = factories.structured_report(seed=next(_SEEDS))
-    for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
-        setattr(made, keyword, getattr(about[0], keyword))
-    made.CurrentRequestedProcedureEvidenceSequence = [evidence(*about)]
-    made.ContentSequence = [*made.ContentSequence, *content]
-    return made
 
 
 def tracking_uids(report: Dataset) -> dict[str, str]:
@@ -214,7 +161,7 @@ def test_our_own_report_sent_back_says_nothing(desk: Desk) -> None:
 def test_a_rejection_note_on_results_rejects_them(
     desk: Desk, title: str, heard: list[tuple[str, str, str]]
 ) -> None:
-    assert desk.hear(note_on([desk.result()], title)) == heard
+    assert desk.hear(factories.rejection_note([desk.result()], title)) == heard
 
 
 def test_a_document_of_hostile_values_is_kept_and_says_nothing(desk: Desk) -> None:
