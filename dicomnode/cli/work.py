@@ -40,6 +40,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show whether the node runs, what it holds, and what is wrong."""
     from dicomnode.state import node_state  # noqa: PLC0415
     from dicomnode.web.service import problems, raised_alerts  # noqa: PLC0415
+    from dicomnode.work.inventory import in_use  # noqa: PLC0415
     from dicomnode.work.switches import is_paused, paused_routes  # noqa: PLC0415
     from storage import overview  # noqa: PLC0415
 
@@ -55,6 +56,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
         "paused": is_paused(),
         "paused_routes": paused_routes(),
         "models": overview.models(),
+        "versions": in_use(settings),
         "processes": state.processes if state else {},
         "problems": wrong,
         "alerts": raised_alerts(),
@@ -86,6 +88,8 @@ def _tell(content: dict[str, Any]) -> None:
         say("AI is paused; receiving goes on. `medai-node resume` starts it again.")
     for route in content["paused_routes"]:
         say(f"AI is paused for the route {route!r}; `medai-node resume --route` starts it again.")
+    for row in content["versions"]:
+        say(f"Model {row['model']}, {row['status']}: {', '.join(row['routes'])}")
     say_breakers("Model", content["models"])
     if not content["destinations"]:
         say("No destination is set: results stay in the node.")

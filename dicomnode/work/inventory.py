@@ -14,6 +14,7 @@ from ai.registry import Registry
 from config.errors import ModelError
 from config.schema import RouteSettings, Settings
 from dicomnode.series.split import canary_of, shadow_of
+from dicomnode.work.models import make_registry
 from storage import figures
 
 WINDOW_SECONDS = 30 * 86400.0
@@ -35,6 +36,21 @@ def inventory(settings: Settings, registry: Registry, *, figured: bool) -> list[
         _row(package, registry, used.get(package.manifest.reference, []))
         | (_figures(package.manifest.reference) if figured else _NO_FIGURES)
         for package in registry.packages()
+    ]
+
+
+def in_use(settings: Settings) -> list[dict[str, Any]]:
+    """The versions that routes use, with where they stand, as plain values."""
+    registry = make_registry(settings, prove=False)
+    used = uses(settings, registry)
+    return [
+        {
+            "model": package.manifest.reference,
+            "status": registry.status(package),
+            "routes": used[package.manifest.reference],
+        }
+        for package in registry.packages()
+        if package.manifest.reference in used
     ]
 
 
