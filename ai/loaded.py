@@ -15,8 +15,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from ai.devices import QUIET, SHORT
 from ai.inputs import Input
+from ai.manifest import Manifest
 from ai.package import Package
 from ai.pinned import Staging
+from ai.shapes import disagreements
 from ai.variants import Provider
 from config.errors import InferenceError, OutOfMemoryError, ProviderError
 
@@ -223,35 +225,15 @@ def bound(
     return made
 
 
-def check_names(
-    reference: str,
-    session: ort.InferenceSession,
-    inputs: Sequence[Input],
-    outputs: tuple[str, ...],
-) -> None:
+def check_graph(manifest: Manifest, session: ort.InferenceSession) -> None:
     """Compares a graph with what its manifest says of it.
 
     Raises:
-        InferenceError: It has other inputs, or of another type or rank, or lacks an output.
+        InferenceError: It is another one; with everything in which it differs.
     """
-    there = {entry.name: entry.type for entry in session.get_inputs()}
-    declared = {name for spec in inputs for name in (spec.tensor, *spec.facts)}
-    missing = set(outputs) - {entry.name for entry in session.get_outputs()}
-    if declared != set(there):
-        raise InferenceError(
-            f"{reference}: the graph's inputs are {sorted(there)}, declared are {sorted(declared)}"
-        )
-    if missing:
-        raise InferenceError(f"{reference}: the graph has no output {sorted(missing)}")
-    ranks = {entry.name: len(entry.shape) for entry in session.get_inputs()}
-    for spec in inputs:
-        if ranks[spec.tensor] != len(spec.layout):
-            raise InferenceError(
-                f"{reference}: {spec.tensor} has {ranks[spec.tensor]} axes, not {spec.layout}"
-            )
-    other = sorted(name for name, kind in there.items() if kind != "tensor(float)")
-    if other:
-        raise InferenceError(f"{reference}: inputs {other} are not of type float")
+    found = disagreements(manifest, session.get_inputs(), session.get_outputs())
+    if found:
+        raise InferenceError(f"{manifest.reference}: {'; '.join(found)}")
 
 
 def _blank_shape(spec: Input, declared: Sequence[object]) -> list[int]:

@@ -141,7 +141,10 @@ def within_unit(values: NDArray[Any], name: str) -> None:
         InferenceError: A value lies outside [0, 1] by more than rounding.
     """
     if values.size and (values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING):
-        raise InferenceError(f"{name} holds values that are no probabilities")
+        worst = values.max() if values.max() > 1 + _ROUNDING else values.min()
+        raise InferenceError(
+            f"{name} holds values that are no probabilities: {worst:g} lies outside 0 to 1"
+        )
 
 
 def _numbered(

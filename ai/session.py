@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from ai.compiled import CompiledGraphs
 from ai.devices import NAMES, QUIET, Asked, cuda_loads, order, quiet, spelt, why_not
-from ai.loaded import RUNTIME_ERRORS, LoadedModel, Tensors, Usage, check_names, one_line
+from ai.loaded import RUNTIME_ERRORS, LoadedModel, Tensors, Usage, check_graph, one_line
 from ai.package import Package
 from ai.pinned import cuda_staging
 from ai.variants import Provider
@@ -224,8 +224,8 @@ class SessionCache:
         runs = session.get_providers()[0]
         if runs != NAMES[provider]:
             raise _OtherProviderError(f"the runtime took {runs} in its place")
+        check_graph(manifest, session)
         outputs = manifest.output.tensors()
-        check_names(manifest.reference, session, manifest.inputs, outputs)
         stacked, cuttable = _items(session, {spec.tensor for spec in manifest.inputs}, outputs)
         loaded = LoadedModel(
             package=package,
