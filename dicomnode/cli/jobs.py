@@ -153,7 +153,7 @@ def retry(
     ] = False,
     model: ModelReference = None,
 ) -> None:
-    """Queue a failed or cancelled job again, or all that failed."""
+    """Queue a failed, skipped or cancelled job again, or all that failed."""
     if (number is None) != everything:
         raise UsageError("give the number of a job, or --all")
     if model is not None and not everything:
@@ -170,8 +170,9 @@ def _retry_one(config: ConfigFile, number: int) -> None:
 
     _, ledger = open_data(config)
     job = _job(number)
-    if job.state not in ("failed", "cancelled"):
-        raise UsageError(f"job {number} is {job.state}; only failed and cancelled ones are retried")
+    if job.state not in ("failed", "skipped", "cancelled"):
+        kinds = "failed, skipped and cancelled"
+        raise UsageError(f"job {number} is {job.state}; only {kinds} ones are retried")
     attempts.retry(ledger, job, operator())
     nudge(ledger.data_dir, "worker")
     say(f"Job {number} is queued again.")

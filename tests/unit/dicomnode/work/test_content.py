@@ -21,7 +21,7 @@ from ai.seal import renew
 from config.errors import ContentError, UsageError
 from config.schema import RouteSettings, Settings
 from dicomnode.cli.files import explain
-from dicomnode.cli.work import retry_job
+from dicomnode.cli.jobs import retry
 from dicomnode.work.models import make_engine
 from dicomnode.work.pipeline import analyse
 from dicomnode.work.worker import Worker
@@ -104,10 +104,10 @@ def test_a_skipped_job_may_be_queued_again_by_hand(
     job = run_job(screen_as_cr(), content="skip")
     config = tmp_path / "node.toml"
     config.write_text(f'[node]\ndata_dir = "{tmp_path}"\n', "utf-8")
-    retry_job(job.id, config)
+    retry(job.id, config=config)
     assert job_states() == ["queued"]
     with pytest.raises(UsageError, match="failed, skipped and cancelled"):
-        retry_job(job.id, config)
+        retry(job.id, config=config)
 
 
 @pytest.fixture
