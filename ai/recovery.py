@@ -48,7 +48,7 @@ def run(
     """
     while True:
         try:
-            return Ran(_in_parts(model, feeds, ends), model)
+            return Ran(_in_parts(sessions, model, feeds, ends), model)
         except OutOfMemoryError:
             if model.on_cpu:
                 raise
@@ -58,7 +58,12 @@ def run(
             model = sessions.renewed(model, str(error))
 
 
-def _in_parts(model: LoadedModel, feeds: Mapping[str, NDArray[Any]], ends: float | None) -> Tensors:
+def _in_parts(
+    sessions: SessionCache,
+    model: LoadedModel,
+    feeds: Mapping[str, NDArray[Any]],
+    ends: float | None,
+) -> Tensors:
     items, at = model.items(feeds), 0
     parts: list[Tensors] = []
     while at < items:
@@ -70,8 +75,7 @@ def _in_parts(model: LoadedModel, feeds: Mapping[str, NDArray[Any]], ends: float
         except OutOfMemoryError:
             if size == 1 or not model.cuttable:
                 raise
-            with model.usage.lock:
-                model.usage.limit = min(model.usage.limit or size, size // 2)
+            sessions.halved(model, size)
             continue
         at += size
     return parts[0] if len(parts) == 1 else together(model, parts)

@@ -103,7 +103,15 @@ class SessionCache:
                 why = f"a run asked for more memory than {model.runs} has"
                 graph = asked or model.package.manifest.graph_for("cpu")
                 place.on_cpu = self._make_on(model.package, graph, "cpu", why)
-            return place.on_cpu
+            made = place.on_cpu
+        self.changed()
+        return made
+
+    def halved(self, model: LoadedModel, items: int) -> None:
+        """Notes that memory was short for a run of so many items: later ones have half as many."""
+        with model.usage.lock:
+            model.usage.limit = min(model.usage.limit or items, max(1, items // 2))
+        self.changed()
 
     def renewed(self, model: LoadedModel, why: str) -> LoadedModel:
         """Another session for a model whose provider failed in mid-run.

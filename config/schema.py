@@ -238,6 +238,17 @@ class ModelsSettings(Section):
         description="Seconds a job over its time limit has to stop before its worker is replaced.",
     )
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a job has failed.")
+    preload: bool = Field(
+        True, description="Load and warm the models of the routes when the worker starts."
+    )
+    idle_seconds: Seconds = Field(
+        900, description="Seconds after which a model that nobody used leaves memory; 0: never."
+    )
+    join_milliseconds: Annotated[float, Field(ge=0, le=1000)] | None = Field(
+        None,
+        description="How long a run may wait for others of its model to share a batch; left out: "
+        "3 on a GPU, not at all on the CPU, where batches gain nothing.",
+    )
     require_signature: bool = Field(
         False, description="Take only packages of the site that a trusted key signed."
     )

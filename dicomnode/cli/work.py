@@ -40,6 +40,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show whether the node runs, what it holds, and what is wrong."""
     from dicomnode.state import node_state  # noqa: PLC0415
     from dicomnode.web.service import problems, raised_alerts  # noqa: PLC0415
+    from dicomnode.work.devices import loaded_models  # noqa: PLC0415
     from dicomnode.work.inventory import in_use  # noqa: PLC0415
     from dicomnode.work.switches import is_paused, paused_routes  # noqa: PLC0415
     from storage import overview  # noqa: PLC0415
@@ -57,6 +58,7 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
         "paused_routes": paused_routes(),
         "models": overview.models(),
         "versions": in_use(settings),
+        "devices": loaded_models(ledger.data_dir) if state else [],
         "processes": state.processes if state else {},
         "problems": wrong,
         "alerts": raised_alerts(),
@@ -73,6 +75,8 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
 
 def _tell(content: dict[str, Any]) -> None:
+    from dicomnode.work.devices import in_words  # noqa: PLC0415
+
     if content["running"]:
         host, port = content["dicom"]
         say(f"{content['ae_title']} runs on {host}:{port}")
@@ -88,6 +92,8 @@ def _tell(content: dict[str, Any]) -> None:
         say("AI is paused; receiving goes on. `medai-node resume` starts it again.")
     for route in content["paused_routes"]:
         say(f"AI is paused for the route {route!r}; `medai-node resume --route` starts it again.")
+    for row in content["devices"]:
+        say(f"Model {in_words(row)}")
     for row in content["versions"]:
         say(f"Model {row['model']}, {row['status']}: {', '.join(row['routes'])}")
     say_breakers("Model", content["models"])

@@ -19,6 +19,7 @@ from dicomnode.net.tls import server_faults
 from dicomnode.web.app import create_app, serve
 from dicomnode.web.metrics import Figure
 from dicomnode.web.watching import MOST_ALERTS, watch_figures
+from dicomnode.work.devices import loaded_models
 from storage import alerts, overview, scrub
 from storage.db import open_ledger
 from storage.faults import faults
@@ -68,6 +69,7 @@ def figures(settings: Settings, data_dir: Path, store: ObjectStore) -> Iterator[
             {(state,): float(count) for state, count in states.items()},
             labels=("state",),
         )
+    yield from _devices(data_dir)
     open_associations = float(overview.open_associations())
     yield Figure("medai_open_associations", "Associations open now.", {(): open_associations})
     for noun, table, states_open in (
@@ -105,6 +107,22 @@ def figures(settings: Settings, data_dir: Path, store: ObjectStore) -> Iterator[
         {(name,): float(count) for name, count in state["processes"].items()},
         labels=("process",),
         kind="counter",
+    )
+
+
+def _devices(data_dir: Path) -> Iterator[Figure]:
+    rows = loaded_models(data_dir)
+    yield Figure(
+        "medai_models_loaded",
+        "Models in memory, by what was asked to run them and what does.",
+        Counter((row["model"], row["asked"], row["runs"]) for row in rows),
+        labels=("model", "asked", "runs"),
+    )
+    yield Figure(
+        "medai_provider_not_met",
+        "1 for a model in memory that the first of the providers in the settings does not run.",
+        {(row["model"],): float(not row["met"]) for row in rows},
+        labels=("model",),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,12 +76,29 @@ def is_bundled(package: Package) -> bool:
     return package.folder.is_relative_to(bundled_models_path())
 
 
-def make_engine(settings: Settings, registry: Registry) -> Engine:
-    """Runs models with one runtime thread for each thread that runs jobs."""
-    from ai.engine import Engine  # noqa: PLC0415 - loads the runtime, which not every command needs
+def make_engine(settings: Settings, registry: Registry, data_dir: Path | None = None) -> Engine:
+    """Runs models; threads that run them times threads of the runtime are the cores.
+
+    Args:
+        settings: The node's settings.
+        registry: Its models.
+        data_dir: Where graphs are kept as the runtime made them ready; None keeps none.
+    """
+    from ai.batching import Lanes  # noqa: PLC0415 - loads the runtime, which not every command needs
+    from ai.compiled import CompiledGraphs  # noqa: PLC0415
+    from ai.engine import Engine  # noqa: PLC0415
     from ai.session import SessionCache  # noqa: PLC0415
 
-    return Engine(registry, SessionCache(settings.models.providers, 1))
+    models, cores = settings.models, os.cpu_count() or 1
+    lanes = min(models.worker_threads, cores)
+    sessions = SessionCache(
+        models.providers,
+        max(1, cores // lanes),
+        compiled=None if data_dir is None else CompiledGraphs(data_dir / "cache"),
+        idle_seconds=models.idle_seconds,
+    )
+    wait = None if models.join_milliseconds is None else models.join_milliseconds / 1000.0
+    return Engine(registry, sessions, Lanes(sessions, lanes, wait))
 
 
 def follow(registry: Registry, engine: Engine) -> bool:

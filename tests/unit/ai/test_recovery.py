@@ -205,7 +205,7 @@ def test_an_output_that_is_no_number_fails_the_job(
     [
         ("Slice", (0, 0, 2), "nchw", "is empty"),
         ("Slice", (0, 3, 2), "nchw", "fits no"),
-        ("Squeeze", (1,), "nhw", "which is not NCHW"),
+        ("Squeeze", (1,), "nhw", "has 3 axes, not NCHW"),
         ("Concat", (), "nchw", "fits no"),
     ],
 )
