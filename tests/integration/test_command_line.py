@@ -64,7 +64,7 @@ def test_a_series_is_completed_by_hand_and_ai_paused_and_resumed(
     quiet_node.wait_until(lambda: quiet_node.rows(ready, job["id"]), "the job is ready")
     for command, said in (
         (("jobs", "cancel", number), f"job {number} is ready; only open jobs are cancelled"),
-        (("jobs", "retry", number), f"job {number} is ready; only failed and cancelled"),
+        (("jobs", "retry", number), f"job {number} is ready; only failed, skipped and cancelled"),
         (("jobs", "show", "999"), "there is no job 999"),
         (("deliveries", "retry", "999"), "there is no delivery 999"),
         (("complete", uid), "no series of that UID waits for its completeness"),
