@@ -198,6 +198,24 @@ def referenced_series(instances: Sequence[Dataset], keyword: str) -> list[Datase
     return items
 
 
+def referenced_studies(instances: Sequence[Dataset]) -> list[Dataset]:
+    """Items of a sequence of evidence (PS3.3 Table 10-4), one a study.
+
+    Args:
+        instances: The objects referred to, of any studies.
+    """
+    by_study: dict[str, list[Dataset]] = {}
+    for each in instances:
+        by_study.setdefault(str(each.StudyInstanceUID), []).append(each)
+    studies = []
+    for uid, members in by_study.items():
+        study = Dataset()
+        study.StudyInstanceUID = uid
+        study.ReferencedSeriesSequence = referenced_series(members, "ReferencedSOPSequence")
+        studies.append(study)
+    return studies
+
+
 def reference(instance: Dataset) -> Dataset:
     """A reference to one SOP instance (PS3.3 Table 10-11)."""
     item = Dataset()
@@ -238,6 +256,32 @@ def _frames_named(item: Dataset) -> list[int]:
     """The frames that a reference names; none where it is to the whole instance."""
     value = item.get("ReferencedFrameNumber")
     return [] if value is None else [int(each) for each in np.atleast_1d(value)]
+
+
+def add_request(result: Dataset, source: Dataset) -> None:
+    """Name the requests that the source images fulfil (PS3.3 C.17.2, C.17.6.2).
+
+    All of a request is of type 2 but its study.
+    """
+    items = []
+    for request in source.get("RequestAttributesSequence") or ():
+        item = Dataset()
+        item.StudyInstanceUID = source.StudyInstanceUID
+        item.ReferencedStudySequence = []
+        item.AccessionNumber = request.get("AccessionNumber") or source.get("AccessionNumber") or ""
+        for keyword in (
+            "PlacerOrderNumberImagingServiceRequest",
+            "FillerOrderNumberImagingServiceRequest",
+            "RequestedProcedureID",
+            "RequestedProcedureDescription",
+        ):
+            setattr(item, keyword, request.get(keyword) or "")
+        item.RequestedProcedureCodeSequence = list(
+            request.get("RequestedProcedureCodeSequence") or ()
+        )
+        items.append(item)
+    if items:
+        result.ReferencedRequestSequence = items
 
 
 def add_lossy_compression(result: Dataset, sources: Sequence[Dataset]) -> None:

@@ -11,7 +11,12 @@ from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from ai.types import Answer
 from dicomnode.results import codes
-from dicomnode.results.document import image_reference, new_result, referenced_series
+from dicomnode.results.document import (
+    add_request,
+    image_reference,
+    new_result,
+    referenced_series,
+)
 from dicomnode.results.provenance import WARNING, Provenance, code_item, plain
 from dicomnode.results.regions import is_located, key_slices
 
@@ -46,6 +51,7 @@ def build_key_objects(
     )
     shown = [sources[index] for index in key_slices(answer, len(sources))]
     result.ReferencedPerformedProcedureStepSequence = []
+    add_request(result, sources[0])
     study = Dataset()
     study.StudyInstanceUID = result.StudyInstanceUID
     study.ReferencedSeriesSequence = referenced_series(shown, "ReferencedSOPSequence")

@@ -18,7 +18,13 @@ from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 from ai.types import Answer, Volume
 from dicomnode.results import codes
 from dicomnode.results.assessment import summarize
-from dicomnode.results.document import image_references, new_result, referenced_series
+from dicomnode.results.document import (
+    add_request,
+    image_references,
+    new_result,
+    referenced_series,
+    referenced_studies,
+)
 from dicomnode.results.groups import measurement_groups, remark
 from dicomnode.results.provenance import WARNING, Provenance, code_item, plain
 
@@ -128,12 +134,15 @@ def new_report(
     result.VerificationFlag = "UNVERIFIED"
     result.ReferencedPerformedProcedureStepSequence = []
     result.PerformedProcedureCodeSequence = []
-    _add_request(result, sources[0])
+    add_request(result, sources[0])
     # PS3.3 C.17.2.3: every instance the content tree names.
     study = Dataset()
     study.StudyInstanceUID = result.StudyInstanceUID
     study.ReferencedSeriesSequence = referenced_series([*sources, *cited], "ReferencedSOPSequence")
     result.CurrentRequestedProcedureEvidenceSequence = [study]
+    if provenance.pertinent:
+        # The same clause: evidence of other requested procedures.
+        result.PertinentOtherEvidenceSequence = referenced_studies(provenance.pertinent)
     return result
 
 
@@ -182,29 +191,6 @@ def about_the_model(provenance: Provenance) -> tuple[str, ...]:
         model.description,
         f"Intended use: {model.intended_use}",
     )
-
-
-def _add_request(result: Dataset, source: Dataset) -> None:
-    # PS3.3 C.17.2: the request that the source images fulfil, all of type 2 but the study.
-    items = []
-    for request in source.get("RequestAttributesSequence") or ():
-        item = Dataset()
-        item.StudyInstanceUID = source.StudyInstanceUID
-        item.ReferencedStudySequence = []
-        item.AccessionNumber = request.get("AccessionNumber") or source.get("AccessionNumber") or ""
-        for keyword in (
-            "PlacerOrderNumberImagingServiceRequest",
-            "FillerOrderNumberImagingServiceRequest",
-            "RequestedProcedureID",
-            "RequestedProcedureDescription",
-        ):
-            setattr(item, keyword, request.get(keyword) or "")
-        item.RequestedProcedureCodeSequence = list(
-            request.get("RequestedProcedureCodeSequence") or ()
-        )
-        items.append(item)
-    if items:
-        result.ReferencedRequestSequence = items
 
 
 def _add_content(

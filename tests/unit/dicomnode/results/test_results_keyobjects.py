@@ -68,6 +68,11 @@ def test_it_is_titled_of_interest_and_warns():
     assert text == f"{WARNING} Model ct-tissue 1.0.0 found: opacity."
 
 
+def test_the_request_of_the_source_is_referred_to():
+    (item,) = selection_of(ct_case()).ReferencedRequestSequence
+    assert (item.RequestedProcedureID, item.AccessionNumber) == ("RP1", "A-77")
+
+
 def test_a_frame_is_named_with_its_number():
     case = cr_case()
     case.sources[0].NumberOfFrames = 2
