@@ -51,6 +51,7 @@ SLOW: dict[str, frozenset[str]] = {
 PLANS = (
     Plan("own", "small", (1, 4, 8), 3, 250),
     Plan("own", "ct", (1, 4, 8), 3, 80),
+    Plan("own", "ct-long", (1, 4), 1, 0, 3000),
     Plan("own", "large", (1, 4, 8), 1, 16),
     Plan("own", "huge", (1,), 1),
     Plan("dcmsend", "small", (1, 4), 2),

@@ -50,6 +50,7 @@ class Shape:
 SHAPES = {
     "small": Shape(1000, 128, 128),  # 33 kB
     "ct": Shape(200, 512, 512),  # 0.5 MB
+    "ct-long": Shape(3000, 512, 512),  # more than a burst: the journal fills up
     "large": Shape(20, 2560, 2560),  # 13 MB
     "huge": Shape(2, 12248, 12248),  # 300 MB
 }
