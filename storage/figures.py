@@ -222,11 +222,11 @@ def scores(
     return found
 
 
-def versions() -> list[tuple[str, str]]:
-    """Models that have live runs, as ``name@version`` and the digest of the newest such run."""
+def versions() -> list[tuple[str, str, int]]:
+    """Models that have live runs: ``name@version``, digest and id of the newest such run."""
     newest = Run.select(fn.MAX(Run.id)).where(Run.mode == "live").group_by(Run.model)
-    rows = Run.select(Run.model, Run.model_digest).where(Run.id.in_(newest)).order_by(Run.model)
-    return list(rows.tuples())
+    columns = (Run.model, Run.model_digest, Run.id)
+    return list(Run.select(*columns).where(Run.id.in_(newest)).order_by(Run.model).tuples())
 
 
 def delivered(change: Change, job_id: int) -> None:

@@ -74,7 +74,7 @@ def drifts_of(model: str | None = None) -> list[dict[str, Any]]:
 
 
 def _scores(model: str) -> dict[str, dict[str, float]]:
-    digests = [digest for name, digest in figures.versions() if name == model]
+    digests = [digest for name, digest, _ in figures.versions() if name == model]
     found = figures.scores(model, digests[0], NEWEST_RUNS) if digests else {}
     return {name: _summed([value for value, _ in scores]) for name, scores in found.items()}
 

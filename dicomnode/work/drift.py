@@ -57,10 +57,13 @@ class DriftWatch:
         self._registry = registry
         self._settings = settings
         self._references: dict[str, Reference | None] = {}
+        self._newest: dict[str, int] = {}
 
     def look(self) -> None:
-        """Compute every drift anew."""
-        for model, digest in figures.versions():
+        """Compute the drifts of each model anew that has run since the last time."""
+        for model, digest, newest in figures.versions():
+            if self._newest.get(model) == newest:
+                continue
             recent = self._scores(model, digest)
             expected = self._expected(model, digest, recent)
             found = list(self._compare(recent, expected))
@@ -77,6 +80,7 @@ class DriftWatch:
                         p=between.p,
                         computed_at=change.now,
                     )
+            self._newest[model] = newest
 
     def _scores(self, model: str, digest: str, *, first: bool = False) -> Mapping[str, Scores]:
         runs = self._settings.scores * _RUNS_A_SCORE

@@ -69,7 +69,7 @@ class Lookout:
         """Compute drifts, ask every rule, and queue messages about what changed."""
         with reported("computing drifts"):
             self._drift.look()
-        sight = Sight(self._settings, self._store, time.time())
+        sight = Sight(self._settings, self._ledger.data_dir, self._store, time.time())
         troubles: list[Trouble] = []
         asked: list[str] = []
         for name, rule in RULES.items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from peewee import fn
 
 from config.schema import Settings
+from dicomnode.work.devices import loaded_models
 from storage import feedback, figures, overview, scrub
 from storage.alerts import Trouble
 from storage.objects import ObjectStore
@@ -31,11 +33,13 @@ class Sight:
 
     Attributes:
         settings: The node's settings.
+        data_dir: Its data folder.
         store: Where the objects lie.
         now: Seconds since the epoch.
     """
 
     settings: Settings
+    data_dir: Path
     store: ObjectStore
     now: float
 
@@ -113,11 +117,17 @@ def provider(sight: Sight) -> Iterator[Trouble]:
     asked = sight.settings.models.providers
     if not sight.settings.alerts.provider or asked == "auto" or not asked:
         return
-    for model in figures.models():
+    loaded = {row["model"]: row for row in loaded_models(sight.data_dir)}
+    for model, row in loaded.items():
+        if not row["met"]:
+            why = f": {row['reason']}" if row["reason"] else ""
+            yield Trouble("provider", model, f"asked {row['asked']}, runs {row['runs']}{why}")
+    # What left memory may have run meanwhile as it should not.
+    for model in set(figures.models()) - loaded.keys():
         runs = figures.last_provider(model, sight.since)
         if runs is not None and runs != PROVIDERS[asked[0]]:
             short = next((name for name, full in PROVIDERS.items() if full == runs), runs)
-            yield Trouble("provider", model, f"asked {asked[0]}, runs {short}")
+            yield Trouble("provider", model, f"asked {', '.join(asked)}, runs {short}")
 
 
 def disk(sight: Sight) -> Iterator[Trouble]:

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from ai.reference import REFERENCE, Histogram, Reference, Spread
 from ai.registry import Registry, bundled_models_path
 from ai.seal import renew
+from ai.session import cuda_loads
 from config.schema import Settings
+from dicomnode.work.devices import DeviceBoard
 from dicomnode.work.drift import edges_of
 from dicomnode.work.lookout import Lookout
+from dicomnode.work.models import make_engine
 from storage import alerts, feedback, overview
 from storage.breaker import DESTINATIONS, MODELS
 from storage.db import Ledger, open_ledger
@@ -217,9 +220,23 @@ def test_a_provider_that_was_not_asked_for_raises_an_alert(place: Place) -> None
     place.run(0.5)
     assert place.wrong(models={"providers": "auto"}) == []
     assert place.wrong(models={"providers": ["cuda", "cpu"]}) == [f"provider {MODEL}"]
-    assert alerts.raised()[0].reason == "asked cuda, runs cpu"
+    assert alerts.raised()[0].reason == "asked cuda, cpu, runs cpu"
     place.run(0.5, provider=CUDA)
     assert place.wrong(models={"providers": ["cuda", "cpu"]}) == []
+
+
+def test_a_model_in_memory_says_why_it_runs_on_something_else(
+    place: Place, registry: Registry
+) -> None:
+    asked = Settings(models={"providers": ["cuda"]})
+    engine = make_engine(asked, registry, place.ledger.data_dir)
+    engine.sessions.get(registry.find("xr-quality"))
+    DeviceBoard(place.ledger.data_dir, asked, engine.sessions.loaded).show()
+    if cuda_loads():
+        assert place.wrong(models={"providers": ["cuda"]}) == []
+    else:
+        assert place.wrong(models={"providers": ["cuda"]}) == ["provider xr-quality@1.0.0"]
+        assert alerts.raised()[0].reason.startswith("asked cuda, runs cpu: ")
 
 
 def test_a_disk_that_gets_full_raises_an_alert(place: Place) -> None:
