@@ -25,6 +25,9 @@ from ai.sliding import Patch, Slide
 from ai.types import Answer, Finding, Saliency, Volume
 from config.errors import InferenceError
 
+# The runs that answer one question together.
+Runs = list[Future[Ran]]
+
 
 class Engine:
     """Runs the models of a registry; any number of threads may share one.
@@ -81,8 +84,9 @@ class Engine:
                 raise InferenceError(
                     f"{package.manifest.reference} cannot take the input: {reason}"
                 )
-        model = self.sessions.get(package, graph)
-        return _Run(self.lanes, package, inputs, model, deadline_seconds).answer()
+        ensemble = package.manifest.ensemble
+        models = [self.sessions.get(package, each) for each in (graph, *ensemble.graphs)]
+        return _Run(self.lanes, package, inputs, models, deadline_seconds).answer()
 
 
 class _Run:
@@ -91,14 +95,17 @@ class _Run:
         lanes: Lanes,
         package: Package,
         inputs: Mapping[str, Volume],
-        model: LoadedModel,
+        models: list[LoadedModel],
         deadline_seconds: float | None,
     ) -> None:
         self.lanes = lanes
-        self.manifest = package.manifest
+        self.ensemble = package.manifest.ensemble
+        self.declared = package.manifest.output
+        settled = self.ensemble.settled(self.declared)
+        self.manifest = package.manifest.model_copy(update={"output": settled})
         self.inputs = inputs
         self.volume = inputs[package.manifest.input.role]
-        self.model = model
+        self.models = models
         self.ends = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.seconds = {"preprocess": 0.0, "run": 0.0, "postprocess": 0.0}
 
@@ -107,14 +114,14 @@ class _Run:
             plan = preprocess.plan(self.manifest.input, self.volume)
             plans = [plan, *self._others(plan)]
             facts = {name: value for each in plans for name, value in each.facts().items()}
-        memory.check(self.model, plans, self.lanes.count)
+        memory.check(self.models[0], plans, self.lanes.count)
         reading = Reading(self.manifest, plan, self.volume)
         walk = self._blocks if self.manifest.input.sliding is None else self._windows
         feeds, tensors = walk(plans, facts, reading)
         with self._timed("postprocess"):
             said = reading.answer()
         heat = self._saliency(plan, feeds, tensors, said.findings)
-        return replace(said, seconds=self.seconds, provider=self.model.provider, saliency=heat)
+        return replace(said, seconds=self.seconds, provider=self.models[0].provider, saliency=heat)
 
     def _blocks(
         self, plans: Sequence[preprocess.Plan], facts: Tensors, reading: Reading
@@ -122,7 +129,7 @@ class _Run:
         """Runs the graph over whole slices or the whole volume; the last run's tensors."""
         tensors: Tensors = {}
         feeds: Tensors = {}
-        waiting: deque[tuple[int, int, Future[Ran]]] = deque()
+        waiting: deque[tuple[int, int, Runs]] = deque()
         for start, stop in plans[0].blocks():
             with self._timed("preprocess"):
                 feeds = {each.spec.tensor: each.tensor(start, stop) for each in plans} | facts
@@ -142,9 +149,9 @@ class _Run:
         if labels is None:
             raise InferenceError(f"{self.manifest.reference} has no labels that could be blended")
         slide = Slide(plans, facts, labels)
-        waiting: deque[tuple[Patch, Future[Ran]]] = deque()
+        waiting: deque[tuple[Patch, Runs]] = deque()
 
-        def fold(patch: Patch, answer: Future[Ran]) -> None:
+        def fold(patch: Patch, answer: Runs) -> None:
             with self._timed("run"):
                 tensors = self._wait(answer)
             with self._timed("postprocess"):
@@ -165,17 +172,26 @@ class _Run:
             fold(*waiting.popleft())
         return {}, {}
 
-    def _submit(self, feeds: Tensors) -> Future[Ran]:
-        return self.lanes.submit(self.model, feeds, self.ends)
+    def _submit(self, feeds: Tensors) -> Runs:
+        """Every graph on the input as it is and on every flip of it."""
+        return [
+            self.lanes.submit(model, each, self.ends)
+            for each in self.ensemble.feeds(self.manifest.inputs, feeds)
+            for model in self.models
+        ]
 
-    def _wait(self, answer: Future[Ran]) -> Tensors:
+    def _wait(self, answers: Runs) -> Tensors:
         """The tensors of a run; what ran it, where its own session could not, runs the rest."""
-        ran = self.lanes.result(self.model, answer, self.ends)
-        self.model = ran.model
-        postprocess.check(ran.tensors, self.manifest.output.lists)
-        return ran.tensors
+        found = []
+        for number, answer in enumerate(answers):
+            place = number % len(self.models)
+            ran = self.lanes.result(self.models[place], answer, self.ends)
+            self.models[place] = ran.model
+            postprocess.check(ran.tensors, self.declared.lists)
+            found.append(ran.tensors)
+        return self.ensemble.joined(self.declared, found)
 
-    def _read(self, reading: Reading, start: int, stop: int, answer: Future[Ran]) -> Tensors:
+    def _read(self, reading: Reading, start: int, stop: int, answer: Runs) -> Tensors:
         with self._timed("run"):
             tensors = self._wait(answer)
         with self._timed("postprocess"):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from ai.ensemble import Ensemble
 from ai.inputs import Input
 from ai.outputs import Occlusion, Output
 from ai.tables import FileName, Sentence, Table
@@ -65,6 +66,7 @@ class Manifest(Table):
     inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=8)]
     variants: Annotated[tuple[Variant, ...], Field(max_length=8)] = ()
     output: Output
+    ensemble: Ensemble = Ensemble()
     files: dict[FileName, Digest]
 
     @property
@@ -84,6 +86,11 @@ class Manifest(Table):
         """The graph that is run where a provider runs."""
         fitting = (entry.graph for entry in self.variants if provider in entry.providers)
         return next(fitting, self.graph)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Every ONNX file that may be run."""
+        return (self.graph, *(entry.graph for entry in self.variants), *self.ensemble.graphs)
 
     @property
     def reference(self) -> str:
@@ -118,7 +125,7 @@ class Manifest(Table):
             ),
             *(
                 (graph not in self.files, f"graph {graph!r} is not in files")
-                for graph in (self.graph, *(entry.graph for entry in self.variants))
+                for graph in self.graphs
             ),
             (
                 _doubled(name for entry in self.variants for name in entry.providers),
@@ -135,6 +142,10 @@ class Manifest(Table):
             (
                 bool(self.output.finding) and sees_all == (self.output.over_slices is not None),
                 'findings of apply = "slices" need output.over_slices, and only they',
+            ),
+            (
+                bool(self.variants) and bool(self.ensemble.graphs),
+                "variants stand in for one graph, and the ensemble has several",
             ),
             (
                 self.input.sliding is not None
@@ -166,6 +177,7 @@ class Manifest(Table):
                 "output.labels.layout has D for 3D, and only then",
             ),
         ]
+        problems += self.ensemble.problems(self.inputs, self.output)
         wrong = [text for fails, text in problems if fails]
         if wrong:
             raise ValueError("\n".join(wrong))

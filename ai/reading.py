@@ -35,7 +35,7 @@ class Reading:
         self._plan = plan
         self._volume = volume
         self._tally = Tally(manifest.output)
-        self._said = Said(self._output.over_slices)
+        self._said = Said(self._output.over_slices, manifest.ensemble.members)
         self._boxes: list[detect.Found] = []
         shape, spec = volume.voxels.shape, manifest.output.labels
         self.labels = np.zeros(shape, np.uint8) if spec else None

@@ -10,6 +10,7 @@ import pytest
 
 from ai.boxes import Boxes, ObjectTable
 from ai.engine import Engine
+from ai.ensemble import Ensemble
 from ai.inputs import Crop, Input, Normalisation, Window
 from ai.manifest import Manifest
 from ai.outputs import EvaluationTable, FindingTable, MeasurementTable, Output, Score
@@ -61,7 +62,7 @@ def test_the_worked_example_is_a_package_that_answers(
 
 def test_every_key_of_the_format_is_on_the_page() -> None:
     tables = (
-        Manifest, Input, Crop, Window, Normalisation, Output, Labels, SegmentTable, Cleaning,
+        Manifest, Ensemble, Input, Crop, Window, Normalisation, Output, Labels, SegmentTable, Cleaning,
         Intensity, Boxes, ObjectTable, Score, FindingTable, MeasurementTable, EvaluationTable,
     )  # fmt: skip
     missing = [
