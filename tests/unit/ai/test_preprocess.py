@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from ai.inputs import Input
 from ai.preprocess import plan
@@ -239,3 +241,211 @@ def test_facts_of_the_image_are_fed_by_tensor_name() -> None:
     facts = plan(spec(**keys), volume(np.zeros((1, 1, 1)), lowest_is_white=True)).facts()
     assert facts["range"].tolist() == [0.0, 100.0]
     assert facts["white"].tolist() == [1.0]
+
+
+def slices_of(depth: int, **changes: object) -> tuple[Input, Volume]:
+    voxels = np.arange(depth, dtype=np.int16)[:, None, None] * np.ones((1, 3, 4), np.int16)
+    keys = {"dimensions": "2D", "apply": "slices", "layout": "NCHW", "batch": 3} | changes
+    return spec(**keys), volume(voxels)
+
+
+@pytest.mark.feature("F04", "F09")
+@settings(max_examples=100, deadline=None)
+@given(depth=st.integers(1, 9), reach=st.integers(1, 3), layout=st.sampled_from(["NCHW", "NHWC"]))
+def test_a_slice_comes_with_its_neighbours_and_the_ends_are_repeated(
+    depth: int, reach: int, layout: str
+) -> None:
+    keys = {"dimensions": "2.5D", "neighbours": reach, "channels": 2 * reach + 1, "layout": layout}
+    made = plan(*slices_of(depth, **keys))
+    seen = []
+    for start, stop in made.blocks():
+        tensor = made.tensor(start, stop)
+        assert tensor.shape[0] == stop - start
+        seen.append(tensor[:, :, 0, 0] if layout == "NCHW" else tensor[:, 0, 0, :])
+    expected = [
+        [min(max(k + step, 0), depth - 1) for step in range(-reach, reach + 1)]
+        for k in range(depth)
+    ]
+    assert np.concatenate(seen).tolist() == expected
+
+
+@pytest.mark.feature("F04")
+def test_each_window_is_a_channel_of_its_own() -> None:
+    image = volume(np.array([[[-100, 0, 50, 300]]], np.int16))
+    keys = {
+        "channels": 2,
+        "windows": [{"center": 0, "width": 100}, {"center": 200, "width": 400}],
+        "normalisation": {"kind": "window", "sd": [1, 2]},
+    }
+    tensor = plan(spec(**keys), image).tensor(0, 1).reshape(2, 4)
+    assert tensor[0] == pytest.approx([0, 0.5, 1, 1])
+    assert tensor[1] == pytest.approx([0, 0, 0.125 / 2, 0.75 / 2])
+
+
+numbers = arrays.arrays(
+    np.int16, st.tuples(*[st.integers(1, 5)] * 3), elements=st.integers(-200, 200)
+)
+
+
+@pytest.mark.feature("F04")
+@settings(max_examples=150, deadline=None)
+@given(
+    voxels=numbers,
+    kind=st.sampled_from(["minmax", "percentiles", "zscore"]),
+    nonzero=st.booleans(),
+    floating=st.booleans(),
+    turned=st.booleans(),
+    ends=st.sampled_from([(0.0, 100.0), (0.5, 99.5), (10.0, 60.0)]),
+)
+def test_a_normalisation_looks_at_the_voxels_it_is_told_to(
+    *,
+    voxels: np.ndarray,
+    kind: str,
+    nonzero: bool,
+    floating: bool,
+    turned: bool,
+    ends: tuple[float, float],
+) -> None:
+    image = volume(
+        voxels.astype(np.float32) if floating else voxels,
+        lowest_is_white=turned,
+        value_range=(-200.0, 200.0),
+    )
+    norm = {"kind": kind, "over": "nonzero" if nonzero else "all", "percentiles": ends}
+    made = plan(spec(normalisation=norm, black_lowest=True), image)
+    tensor = made.tensor(0, len(voxels))[0, 0]
+    shown = -voxels.astype(np.float64) if turned else voxels.astype(np.float64)
+    seen = shown[voxels != 0] if nonzero else shown.reshape(-1)
+    if seen.size == 0:
+        assert np.isfinite(tensor).all()
+        return
+    if kind == "zscore":
+        expected = (shown - seen.mean()) / (seen.std() or 1.0)
+    else:
+        low, high = (seen.min(), seen.max()) if kind == "minmax" else np.percentile(seen, ends)
+        expected = shown - low if high <= low else (shown - low) / (high - low)
+        if kind == "percentiles":
+            expected = np.clip(shown, low, high) - low
+            expected = expected / (high - low) if high > low else expected
+    assert tensor == pytest.approx(expected, abs=2e-4)
+
+
+def test_what_lies_outside_gets_the_declared_value_after_all_steps() -> None:
+    voxels = np.zeros((2, 6, 6), np.int16)
+    voxels[:, 2:5, 1:4] = 7
+    norm = {"kind": "zscore", "over": "nonzero", "outside": -3.0}
+    tensor = plan(spec(normalisation=norm), volume(voxels)).tensor(0, 2)[0, 0]
+    assert np.array_equal(tensor, np.where(voxels == 0, -3.0, 0.0))
+
+
+def phantom() -> np.ndarray:
+    """A body with a cavity in the air, a table apart from it, and noise."""
+    voxels = np.random.default_rng(7).integers(-1010, -990, (6, 24, 30)).astype(np.int16)
+    voxels[1:5, 5:15, 8:20] = 40
+    voxels[2:4, 8:11, 12:16] = -950
+    voxels[:, 20, 4:28] = 100
+    return voxels
+
+
+@pytest.mark.feature("F04")
+@pytest.mark.parametrize("keys", [{}, {"body_above": -500.0}], ids=["Otsu", "declared"])
+def test_the_body_is_found_and_labels_come_back_into_the_whole_image(keys: dict) -> None:
+    image = volume(phantom())
+    made = plan(spec(crop={"to": "body"}, **keys), image)
+    assert made.shape == (4, 10, 12)
+    assert np.array_equal(made.tensor(0, 4)[0, 0], image.voxels[1:5, 5:15, 8:20])
+    labels = np.zeros(image.voxels.shape, np.uint8)
+    made.oriented(labels)[:] = made.back(np.ones((4, 10, 12), np.uint8), 4)
+    assert labels.sum() == labels[1:5, 5:15, 8:20].sum() == 4 * 10 * 12
+    norm = {"kind": "minmax", "over": "body"}
+    whole = plan(spec(normalisation=norm, **keys), image).tensor(0, 6)[0, 0]
+    # The lowest value of the body is that of its cavity, which is filled.
+    assert whole[3, 9, 13] == pytest.approx(0.0, abs=0.05)
+    assert whole[3, 6, 9] == pytest.approx(1.0)
+    assert whole[0, 20, 10] > 1.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(image=placed(), code=st.sampled_from(CODES), margin=st.integers(0, 2), data=st.data())
+def test_a_crop_holds_what_it_is_about_in_any_orientation(
+    image: Volume, code: str, margin: int, data: st.DataObject
+) -> None:
+    kept = data.draw(arrays.arrays(np.bool_, image.voxels.shape))
+    cut = dataclasses.replace(image, voxels=np.where(kept, image.voxels + 1, 0))
+    made = plan(spec(orientation=code, crop={"to": "nonzero", "margin": margin}), cut)
+    held = made.oriented(kept)
+    assert held.sum() == kept.sum()
+    if not kept.any():
+        assert held.size == kept.size
+        return
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        there = np.flatnonzero(held.any(axis=others))
+        assert there[0] <= margin
+        assert held.shape[axis] - 1 - there[-1] <= margin
+
+
+def test_the_middle_square_is_kept() -> None:
+    made = plan(spec(crop={"to": "square"}), volume(np.zeros((3, 5, 9), np.int16)))
+    assert made.box == (slice(0, 3), slice(0, 5), slice(2, 7))
+
+
+@pytest.mark.feature("F04")
+def test_one_factor_for_all_axes_and_padding_around_the_centre() -> None:
+    voxels = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 4)
+    keys = {"dimensions": "2D", "layout": "NCHW", "interpolation": "nearest", "pad_value": -1.0}
+    image = volume(voxels)
+    made = plan(spec(**keys, size=(8, 8), fit="inside", pad="centre"), image)
+    tensor = made.tensor(0, 1)[0, 0]
+    assert tensor.shape == (8, 8)
+    assert (tensor[:2] == -1).all()
+    assert (tensor[6:] == -1).all()
+    assert np.array_equal(tensor[2:6], np.repeat(np.repeat(voxels[0], 2, 0), 2, 1))
+    assert np.array_equal(made.back(tensor[None], 1), voxels)
+    least = plan(spec(**keys, least=(3, 7)), image).tensor(0, 1)[0, 0]
+    assert least.shape == (3, 7)
+    assert np.array_equal(least[:2, :4], voxels[0])
+
+
+@pytest.mark.feature("F04")
+def test_each_interpolation_gives_its_own_values() -> None:
+    rows = np.array([0, 0, 4, 4, 8, 8], np.float32)
+    image = volume(np.broadcast_to(rows, (6, 6, 6)))
+    seen = {}
+    for kind in ("nearest", "linear", "bspline"):
+        made = plan(spec(spacing=(1.0, 1.0, 0.5), interpolation=kind), image)
+        seen[kind] = made.tensor(0, 6)[0, 0, 2, 2]
+    assert set(seen["nearest"].tolist()) == {0, 4, 8}
+    assert seen["linear"][3:5] == pytest.approx([1, 3])
+    # A cubic spline goes through the values and swings beyond them.
+    assert seen["bspline"].min() < -0.05
+    assert seen["bspline"].max() > 8.05
+    few = plan(spec(spacing=(1.0, 1.0, 0.5), interpolation="bspline"), volume(np.ones((6, 3, 6))))
+    with pytest.raises(InferenceError, match="too few for B-splines"):
+        few.tensor(0, 6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 7)] * 3),
+    keys=st.sampled_from(
+        [
+            {"pad": "centre", "multiple_of": 4},
+            {"pad": "centre", "least": (9, 9, 9), "spacing": (0.5, 2.0, 1.0)},
+            {"size": (5, 6, 7), "fit": "inside", "pad": "centre"},
+            {"crop": {"to": "nonzero"}, "size": (4, 4, 4)},
+        ]
+    ),
+)
+def test_labels_come_back_whatever_the_padding(
+    shape: tuple[int, int, int], keys: dict[str, object]
+) -> None:
+    made = plan(spec(**keys), volume(np.ones(shape, np.int16)))
+    grid = made.padded_shape(shape[0])
+    assert made.tensor(0, shape[0]).shape[2:] == grid
+    for axis in range(3):
+        index = np.indices(grid)[axis].astype(np.uint8)
+        back = made.back(index, shape[0]) - made.pad_before(shape[0])[axis]
+        assert back.shape == shape
+        centers = (np.indices(shape)[axis] + 0.5) / made.scale[axis]
+        assert ((back <= centers + 1e-6) & (centers - 1e-6 <= back + 1)).all()
