@@ -122,8 +122,8 @@ class AlertSettings(Section):
     )
     rejection_rate: Share = Field(
         0.3,
-        description="Share of assessed answers that were rejected, by the lower end of its 95 % "
-        "interval; 0 never.",
+        description="Share of the newest watch.scores assessed answers that were rejected, by the "
+        "lower end of its 95 % interval; 0 never.",
     )
     latency_p95_seconds: Seconds = Field(
         300, description="95th percentile of a model's run from decoding to proof; 0 never."
@@ -142,6 +142,9 @@ class AlertSettings(Section):
     )
     breaker: bool = Field(True, description="A circuit breaker is open.")
     damage: bool = Field(True, description="The scrub found stored objects damaged or missing.")
+    quarantine: bool = Field(
+        True, description="Received objects went to quarantine within the window."
+    )
     syslog: tuple[SyslogSettings, ...] = ()
     webhooks: tuple[WebhookSettings, ...] = ()
     mail: tuple[MailSettings, ...] = ()

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from peewee import fn
+
 from storage import figures
 from storage.db import Change
 from storage.records import Job
@@ -185,14 +187,27 @@ class Acceptance:
         return Share.among(self.empty["accept"], sum(self.empty.values()))
 
 
-def acceptance(model: str) -> Acceptance:
+def acceptance(model: str, *, newest: int | None = None) -> Acceptance:
     """What was said of a model's answers, the last word on each.
 
     The word on a whole answer holds for each finding in it that nothing else was said of, but for
     a correction, which does not say of which. An answer of which only findings were judged is as
     all of them are, and corrected where they differ.
+
+    Args:
+        model: ``name@version``.
+        newest: Only answers spoken of lately, so many; None for all.
     """
     rows = Feedback.select().where(Feedback.model == model).order_by(Feedback.id)
+    if newest is not None:
+        lately = (
+            Feedback.select(Feedback.job)
+            .where(Feedback.model == model)
+            .group_by(Feedback.job)
+            .order_by(fn.MAX(Feedback.id).desc())
+            .limit(newest)
+        )
+        rows = rows.where(Feedback.job.in_([job for (job,) in lately.tuples()]))
     by_job: dict[int, dict[str, str]] = {}
     for row in rows:
         by_job.setdefault(row.job, {})[row.finding] = row.verdict

@@ -122,9 +122,10 @@ def counts() -> dict[str, dict[str, int]]:
     return found
 
 
-def models() -> list[str]:
-    """The models that have runs, ``name@version``, in order."""
-    return [name for (name,) in Run.select(Run.model).distinct().order_by(Run.model).tuples()]
+def models(since: float = 0.0) -> list[str]:
+    """The models that have runs since then, ``name@version``, in order."""
+    query = Run.select(Run.model).where(Run.finished_at >= since).distinct().order_by(Run.model)
+    return [name for (name,) in query.tuples()]
 
 
 def runs_since(model: str, since: float, mode: str = "live") -> int:

@@ -14,10 +14,11 @@ from dicomnode.work.devices import loaded_models
 from storage import feedback, figures, overview, scrub
 from storage.alerts import Trouble
 from storage.objects import ObjectStore
-from storage.records import Destination, Job, ModelBreaker
+from storage.records import Destination, Instance, Job, ModelBreaker
 from storage.watch_records import Drift
 
 OPEN_JOBS: Final = ("queued", "running", "validating")
+IN_USE_SECONDS: Final = 7 * 86400.0
 NOT_RUN: Final = ("queue", "deliver")
 """Stages that say nothing of how fast a model runs."""
 PROVIDERS: Final = {
@@ -48,6 +49,10 @@ class Sight:
         """When the window began that latencies and failures are counted over."""
         return self.now - self.settings.watch.window_seconds
 
+    def in_use(self) -> list[str]:
+        """Models that ran lately; what is retired or rolled back raises nothing any more."""
+        return figures.models(self.now - IN_USE_SECONDS)
+
 
 def drift(sight: Sight) -> Iterator[Trouble]:
     """Scores of a model lie otherwise than those of its reference."""
@@ -56,7 +61,7 @@ def drift(sight: Sight) -> Iterator[Trouble]:
         return
     far = Drift.select().where((Drift.psi >= limit) & (Drift.p < chance)).order_by(Drift.psi.desc())
     worst: dict[str, Drift] = {}
-    for row in far:
+    for row in far.where(Drift.model.in_(sight.in_use())):
         worst.setdefault(row.model, row)
     for model, row in worst.items():
         against = "its reference" if row.reference == "package" else "its first runs here"
@@ -67,17 +72,18 @@ def drift(sight: Sight) -> Iterator[Trouble]:
 def rejections(sight: Sight) -> Iterator[Trouble]:
     """Radiologists reject too many answers of a model."""
     limit = sight.settings.alerts.rejection_rate
-    for model in feedback.models() if limit else ():
-        share = feedback.acceptance(model).rejection
+    newest = sight.settings.watch.scores
+    for model in sight.in_use() if limit else ():
+        share = feedback.acceptance(model, newest=newest).rejection
         if share is not None and share.low > limit:
-            why = f"{share.part} of {share.of} assessed answers were rejected"
+            why = f"{share.part} of the last {share.of} assessed answers were rejected"
             yield Trouble("rejections", model, why, round(share.value, 3), limit)
 
 
 def latency(sight: Sight) -> Iterator[Trouble]:
     """A model takes too long."""
     limit = sight.settings.alerts.latency_p95_seconds
-    for model in figures.models() if limit else ():
+    for model in figures.models(sight.since) if limit else ():
         times = figures.run_seconds(model, sight.since, without=NOT_RUN)
         slow = figures.quantile(times, 0.95) if times else 0.0
         if slow > limit:
@@ -123,7 +129,7 @@ def provider(sight: Sight) -> Iterator[Trouble]:
             why = f": {row['reason']}" if row["reason"] else ""
             yield Trouble("provider", model, f"asked {row['asked']}, runs {row['runs']}{why}")
     # What left memory may have run meanwhile as it should not.
-    for model in set(figures.models()) - loaded.keys():
+    for model in set(figures.models(sight.since)) - loaded.keys():
         runs = figures.last_provider(model, sight.since)
         if runs is not None and runs != PROVIDERS[asked[0]]:
             short = next((name for name, full in PROVIDERS.items() if full == runs), runs)
@@ -157,6 +163,22 @@ def damage(sight: Sight) -> Iterator[Trouble]:
         yield Trouble("damage", "", "; ".join(found))
 
 
+def quarantine(sight: Sight) -> Iterator[Trouble]:
+    """Acknowledged objects contradict what was there before, or cannot be read."""
+    if not sight.settings.alerts.quarantine:
+        return
+    # The first condition is that of the index, the others read the few rows that it holds.
+    found = Instance.select().where(
+        (Instance.state != "indexed")
+        & (Instance.state == "quarantined")
+        & (Instance.received_at >= sight.since)
+    )
+    count = found.count()
+    if count:
+        objects = "1 received object" if count == 1 else f"{count} received objects"
+        yield Trouble("quarantine", "", f"{objects} went to quarantine", count)
+
+
 Rule = Callable[[Sight], Iterator[Trouble]]
 
 RULES: Final[dict[str, Rule]] = {
@@ -169,4 +191,5 @@ RULES: Final[dict[str, Rule]] = {
     "disk": disk,
     "breaker": breaker,
     "damage": damage,
+    "quarantine": quarantine,
 }

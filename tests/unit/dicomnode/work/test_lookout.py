@@ -27,7 +27,7 @@ from storage import alerts, feedback, overview
 from storage.breaker import DESTINATIONS, MODELS
 from storage.db import Ledger, open_ledger
 from storage.objects import ObjectStore
-from storage.records import AuditEvent, Job
+from storage.records import AuditEvent, Instance, Job
 from storage.watch_records import Alert, Baseline, Drift, Notice, Run, Score, StageTime
 from tests.alert_servers import WebhookServer
 from tests.storage_rows import some_jobs
@@ -174,14 +174,18 @@ def test_for_any_values_the_bins_rise_and_hold_them_all(values: list[float]) -> 
 @pytest.mark.feature("P47")
 def test_a_model_whose_answers_are_rejected_raises_an_alert(place: Place) -> None:
     jobs = some_jobs(place.ledger, 30)
+    place.run(0.5)
     say(place, jobs[:1], "reject")
     assert place.wrong() == []  # one of one says little: its interval begins at 0.21
     say(place, jobs[1:19], "accept")
     assert place.wrong() == []
     say(place, jobs[19:], "reject")
     assert place.wrong(alerts={"rejection_rate": 0.2}) == [f"rejections {MODEL}"]
-    assert alerts.raised()[0].reason == "12 of 30 assessed answers were rejected"
+    assert alerts.raised()[0].reason == "12 of the last 30 assessed answers were rejected"
     assert place.wrong(alerts={"rejection_rate": 0.3}) == []
+    assert place.wrong(watch={"scores": 20}) == [f"rejections {MODEL}"]  # 11 of the last 20
+    Run.update(finished_at=Run.finished_at - 8 * 86400).execute()
+    assert place.wrong(watch={"scores": 20}) == []  # the model is no longer in use
 
 
 def say(place: Place, jobs: list[Job], verdict: str) -> None:
@@ -258,6 +262,17 @@ def test_open_circuit_breakers_and_damaged_objects_raise_alerts(place: Place) ->
         "the destination failed 3 times in a row; its circuit breaker is open"
     )
     assert place.wrong(alerts={"breaker": False, "damage": False}) == []
+
+
+def test_objects_that_went_to_quarantine_raise_an_alert(place: Place) -> None:
+    some_jobs(place.ledger, 1)
+    assert place.wrong() == []
+    Instance.update(state="quarantined").where(Instance.id == 1).execute()
+    assert place.wrong() == ["quarantine"]
+    assert alerts.raised()[0].reason == "1 received object went to quarantine"
+    assert place.wrong(alerts={"quarantine": False}) == []
+    Instance.update(received_at=Instance.received_at - 3601).execute()
+    assert place.wrong() == []
 
 
 def to(server: WebhookServer, **more: Any) -> dict[str, Any]:
