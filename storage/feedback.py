@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from peewee import fn
 
@@ -93,9 +94,18 @@ def _is_known(job: Job, said: Said) -> bool:
     )
 
 
-def of_job(job_id: int) -> list[Feedback]:
-    """What was said of a job, oldest first."""
-    return list(Feedback.select().where(Feedback.job == job_id).order_by(Feedback.id))
+def of_job(job_id: int) -> list[dict[str, Any]]:
+    """What was said of a job as plain values, oldest first."""
+    return [
+        {
+            "verdict": row.verdict,
+            "finding": row.finding,
+            "source": row.source,
+            "said_by": row.said_by,
+            "noted_at": row.noted_at,
+        }
+        for row in Feedback.select().where(Feedback.job == job_id).order_by(Feedback.id)
+    ]
 
 
 def models() -> list[str]:

@@ -257,6 +257,20 @@ def findings_of(job_id: int) -> list[str]:
     return [name for (name,) in rows]
 
 
+def scores_of(job_id: int) -> list[dict[str, Any]]:
+    """The scores of a job as plain values, in the order of their significance."""
+    rows = Score.select().join(Run).where(Run.job == job_id).order_by(Score.id)
+    return [
+        {
+            "kind": row.kind,
+            "name": row.name,
+            "value": row.value,
+            "needs_review": row.needs_review,
+        }
+        for row in rows
+    ]
+
+
 def is_recorded(job_id: int) -> bool:
     """Whether the run of a job is kept."""
     return bool(Run.select().where(Run.job == job_id).exists())

@@ -100,15 +100,17 @@ def _job(number: int) -> Job:
 
 @app.command("show")
 def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show one job with its stages, results, deliveries and times."""
+    """Show one job with its stages, scores, results, deliveries, times and feedback."""
+    from storage import feedback, figures, overview  # noqa: PLC0415
     from storage import jobs as queue  # noqa: PLC0415
-    from storage import overview  # noqa: PLC0415
 
     open_data(config)
     job = _job(number)
     content = overview.job_row(job)
     content["seconds"] = json.loads(job.seconds) if job.seconds else {}
     content["stages"] = overview.stages(job)
+    content["scores"] = figures.scores_of(number)
+    content["feedback"] = feedback.of_job(number)
     content["results"] = [
         {
             "kind": result.kind,
@@ -129,6 +131,7 @@ def show_job(number: JobId, config: ConfigFile = None, as_json: AsJson = False) 
 
 def _tell(content: dict[str, Any]) -> None:
     seconds, stages, results = (content.pop(key) for key in ("seconds", "stages", "results"))
+    scores, said = content.pop("scores"), content.pop("feedback")
     for key, value in content.items():
         if value is not None:
             say(f"{key.replace('_', ' ')}: {shown(key, value)}")
@@ -137,6 +140,13 @@ def _tell(content: dict[str, Any]) -> None:
     for stage in stages:
         why = f": {shown('reason', stage['reason'])}" if stage["reason"] else ""
         say(f"{stage['time']} {stage['stage']}{why}")
+    for score in scores:
+        value = "no confidence" if score["value"] is None else f"{score['value']:.4g}"
+        look = ", asks for a human look" if score["needs_review"] else ""
+        say(f"{score['kind']} {shown('name', score['name'])}: {value}{look}")
+    for word in said:
+        about = shown("finding", word["finding"]) or "the whole answer"
+        say(f"{shown('noted_at', word['noted_at'])} {word['said_by']}: {word['verdict']} {about}")
     for result in results:
         sent = ", ".join(f"{name} {state}" for name, state in result["deliveries"].items())
         say(f"result {result['kind']}, {result['bytes']} bytes: {sent or 'stays in the node'}")

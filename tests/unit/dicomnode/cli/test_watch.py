@@ -57,6 +57,10 @@ def test_feedback_is_noted_audited_and_shown_with_the_figures(
     assert [row.said_by for row in Feedback.select()] == ["radiologist", "resident"]
     event = AuditEvent.select().order_by(AuditEvent.seq.desc()).first()
     assert (event.action, event.actor.partition(":")[0]) == ("feedback.reject", "user")
+    told = medai("jobs", "show", job.id).out
+    assert "finding bone: 0.9, asks for a human look\n" in told
+    assert " resident: reject lung\n" in told
+    assert " radiologist: accept the whole answer\n" in told
     done = medai("models", "figures", "ct-tissue")
     assert done.code == 0
     for line in (

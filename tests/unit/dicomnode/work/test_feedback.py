@@ -56,7 +56,7 @@ class Desk:
         self.node.receive([document])
         self.node.step()
         rows = feedback.of_job(self.job.id)[before:]
-        return [(row.verdict, row.finding, row.source) for row in rows]
+        return [(row["verdict"], row["finding"], row["source"]) for row in rows]
 
     def close(self) -> None:
         self.worker.close()
