@@ -132,7 +132,7 @@ class _Run:
         waiting: deque[tuple[int, int, Runs]] = deque()
         for start, stop in plans[0].blocks():
             with self._timed("preprocess"):
-                feeds = {each.spec.tensor: each.tensor(start, stop) for each in plans} | facts
+                feeds = {each.spec.tensor: _fed(each, start, stop) for each in plans} | facts
             waiting.append((start, stop, self._submit(feeds)))
             # One more than run at a time, so that none waits for the next block.
             while len(waiting) > self.lanes.count:
@@ -199,9 +199,13 @@ class _Run:
         return tensors
 
     def _others(self, plan: preprocess.Plan) -> Iterator[preprocess.Plan]:
-        """The other inputs on the grid of the primary one."""
+        """The other inputs on the grid of the primary one; those of earlier studies on theirs."""
         for spec in self.manifest.inputs:
-            if not spec.primary and spec.role in self.inputs:
+            if spec.prior:
+                given = self.inputs.get(spec.role)
+                own = preprocess.plan(spec, self.volume if given is None else given)
+                yield preprocess.absent(spec, own) if given is None else own
+            elif not spec.primary and spec.role in self.inputs:
                 aligned = align.onto(self.volume, self.inputs[spec.role], spec.interpolation)
                 yield preprocess.plan(spec, aligned, plan)
             elif not spec.primary:
@@ -267,3 +271,10 @@ class _Run:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _fed(plan: preprocess.Plan, start: int, stop: int) -> NDArray[np.float32]:
+    """What the graph gets of an input with slices `start` to `stop` of the primary one."""
+    if plan.spec.prior:
+        return plan.tensor(0, plan.shape[0])
+    return plan.tensor(start, stop)

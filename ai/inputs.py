@@ -90,12 +90,16 @@ class Input(Table):
 
     Lowest value made black, orientation, crop, resampling, window, normalisation, padding,
     channels, layout. An input that is not the primary one is brought to the grid of that one first;
-    of the grid it says the same. One that is optional and not there is filled with `pad_value`, and
+    of the grid it says the same. An input of an earlier study has no place in common with it: it
+    keeps its own grid. One that is optional and not there is filled with `pad_value`, and
     its fact ``present`` is 0.
 
     Attributes:
+        prior: It is of an earlier study of the patient.
         neighbours: Slices on each side that a slice is given with, as channels in their order; the
             first and last slice of the image are repeated beyond it.
+        colour: An image in colour is refused, taken as its luminance, or given as its red, green
+            and blue; a grey one then has three equal channels.
         body_above: What is above is body; found by Otsu's method unless given. The body is the
             largest connected part of that, without holes within a slice.
         windows: Several windows of the same values, a channel each.
@@ -108,6 +112,7 @@ class Input(Table):
     role: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     primary: bool = False
     optional: bool = False
+    prior: bool = False
     tensor: TensorName
     modality: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}$")], ...], Field(min_length=1)
@@ -120,7 +125,7 @@ class Input(Table):
     min_slices: Count = 1
     max_slices: Count = 4096
     black_lowest: bool = False
-    colour: Literal["refused", "luminance"] = "refused"
+    colour: Literal["refused", "luminance", "rgb"] = "refused"
     orientation: Annotated[str, Field(pattern=r"^[LRAPSI]{3}$")] | None = None
     body_above: Number | None = None
     crop: Crop | None = None
@@ -175,6 +180,7 @@ class Input(Table):
         )
         yield self.min_slices > self.max_slices, "min_slices is above max_slices"
         yield self.primary and self.optional, "the primary input cannot be optional"
+        yield self.primary and self.prior, "the primary input is of the study itself"
         both = self.spacing is not None and self.size is not None
         yield both, "spacing and size exclude each other"
         yield (
@@ -206,6 +212,10 @@ class Input(Table):
             "neighbours and windows exclude another",
         )
         yield self.window is not None and len(self.windows) > 0, "give window or windows, not both"
+        yield (
+            self.colour == "rgb" and (self.dimensions, self.channels, self.windows) != ("2D", 3, ()),
+            'colour = "rgb" needs dimensions = "2D", channels = 3 and no windows',
+        )
         yield len(self.windows) > 0 and norm.kind != "window", 'windows need normalisation "window"'
         yield (
             norm.kind == "window" and self.window is None and not self.windows,

@@ -34,6 +34,10 @@ _GRID_KEYS = (
 )
 
 
+# What an input of an earlier study shares all the same: how the graph is run.
+_SHARED_KEYS = ("apply", "sliding")
+
+
 def _doubled(names: Iterable[str]) -> bool:
     known = list(names)
     return len(set(known)) != len(known)
@@ -121,7 +125,12 @@ class Manifest(Table):
                     f"{key} of the input {each.role!r} is that of the primary one",
                 )
                 for each in self.inputs
-                for key in _GRID_KEYS
+                for key in (_SHARED_KEYS if each.prior else _GRID_KEYS)
+            ),
+            (
+                any(each.prior for each in self.inputs)
+                and (self.input.apply != "whole" or self.input.sliding is not None),
+                'a prior input goes with apply = "whole" and without sliding',
             ),
             *(
                 (graph not in self.files, f"graph {graph!r} is not in files")

@@ -69,6 +69,11 @@ class Package:
             return f"modality {modality} where {' or '.join(wanted)} is wanted"
         return self.misfit(volume, role)
 
+    def _shares_space(self, spec: Input) -> bool:
+        """Whether other inputs are brought together with this one by their places."""
+        beside = [each for each in self.manifest.inputs if not each.prior]
+        return not spec.prior and len(beside) > 1
+
     def _spec(self, role: str | None) -> Input:
         return self.manifest.input if role is None else self.manifest.role(role)
 
@@ -94,11 +99,11 @@ class Package:
             ),
             (spec.spacing is not None and None in used, "the spacing is not known"),
             (
-                len(self.manifest.inputs) > 1 and volume.affine is None,
+                self._shares_space(spec) and volume.affine is None,
                 "its place in the patient is not known",
             ),
             (
-                output.measures_size and volume.voxel_volume_ml is None,
+                output.measures_size and not spec.prior and volume.voxel_volume_ml is None,
                 "the spacing is not known, so no volume can be measured",
             ),
         ]

@@ -273,12 +273,16 @@ class Indexed:
     Attributes:
         announced: Of what (an acquisition's number, or "" for the series) how many images there
             are, as the header says; None where it does not.
+        patient: Keyed digest of whose study it is, or None.
+        taken_at: When the study was taken, as `Study` has it, or None.
     """
 
     instance: Instance
     modality: str
     single_image: bool
     announced: tuple[str, int] | None = None
+    patient: str | None = None
+    taken_at: str | None = None
 
 
 def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
@@ -300,6 +304,11 @@ def index_instances(change: Change, read: Sequence[Indexed]) -> list[Series]:
             SeriesAssociation.insert(
                 series_instance_uid=row.series_instance_uid, association=row.association_id
             ).on_conflict_ignore().execute()
+    whose = {entry.instance.study_instance_uid: entry for entry in read}
+    for study_uid, entry in whose.items():
+        Study.update(patient=entry.patient, taken_at=entry.taken_at).where(
+            Study.study_instance_uid == study_uid
+        ).execute()
     latest: dict[str, float] = {}
     for series in touched.values():
         study_uid = series.study_instance_uid
@@ -472,6 +481,35 @@ def current_instances_in(study_instance_uid: str) -> list[Instance]:
         Instance.select()
         .join(Series, on=(Series.series_instance_uid == Instance.series_instance_uid))
         .where((Series.study == study_instance_uid) & (Instance.state == "indexed"))
+        .order_by(Instance.series_instance_uid, Instance.sop_instance_uid)
+    )
+
+
+def earlier_studies(study: Study, most: int) -> list[Study]:
+    """Earlier studies of the same patient, the newest first.
+
+    Args:
+        study: The current one; of one that does not say whose or when it is there are none.
+        most: How many at most.
+    """
+    if study.patient is None or study.taken_at is None:
+        return []
+    return list(
+        Study.select()
+        .where((Study.patient == study.patient) & (Study.taken_at < study.taken_at))
+        .order_by(Study.taken_at.desc(), Study.study_instance_uid.desc())
+        .limit(most)
+    )
+
+
+def answered_instances_in(study_instance_uid: str) -> list[Instance]:
+    """As `current_instances_in`, of the series that are complete."""
+    answered = Series.select(Series.series_instance_uid).where(
+        (Series.study == study_instance_uid) & Series.state.in_(["routed", "skipped"])
+    )
+    return list(
+        Instance.select()
+        .where((Instance.state == "indexed") & Instance.series_instance_uid.in_(answered))
         .order_by(Instance.series_instance_uid, Instance.sop_instance_uid)
     )
 

@@ -146,7 +146,9 @@ Association.add_index(
 class Study(Record):
     """A study as far as it was received.
 
-    `explanation` is the JSON of what the routes of studies came to.
+    `explanation` is the JSON of what the routes of studies came to. `patient` is the keyed digest
+    of the Patient ID and its issuer, `taken_at` Study Date and Time as ``YYYYMMDDHHMMSS``; both are
+    null where the headers do not say.
     """
 
     noun = "study"
@@ -157,10 +159,16 @@ class Study(Record):
     reason = TextField(null=True)
     last_object_at = DoubleField()
     explanation = TextField(null=True)
+    patient = TextField(null=True)
+    taken_at = TextField(null=True)
 
     class Meta:
         table_name = "study"
-        indexes = ((("state", "last_object_at"), False), (("last_object_at",), False))
+        indexes = (
+            (("state", "last_object_at"), False),
+            (("last_object_at",), False),
+            (("patient", "taken_at"), False),
+        )
 
 
 class Series(Record):

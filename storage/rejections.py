@@ -6,7 +6,17 @@ from collections.abc import Collection
 
 from storage import index, jobs
 from storage.db import Change
-from storage.records import Instance, Rejection, Study
+from storage.records import Instance, Job, Rejection, Study
+
+
+def _jobs_on(study_instance_uid: str) -> list[Job]:
+    """Jobs that may work on objects of a study: its own, and those of its patient's studies."""
+    study = Study.get_or_none(Study.study_instance_uid == study_instance_uid)
+    uids = [study_instance_uid]
+    if study is not None and study.patient is not None:
+        same = (Study.patient == study.patient) & (Study.study_instance_uid != study_instance_uid)
+        uids += [row.study_instance_uid for row in Study.select().where(same)]
+    return [job for uid in uids for job in jobs.current_jobs_in(uid)]
 
 
 def is_rejected(instance: Instance) -> bool:
@@ -67,7 +77,7 @@ def reject(
     )
     ids = {row.id for row in gone}
     for study_uid in {row.study_instance_uid for row in gone}:
-        for job in jobs.current_jobs_in(study_uid):
+        for job in _jobs_on(study_uid):
             if jobs.input_ids_of(job) & ids:
                 jobs.supersede(change, job, reason, code=code)
         Study.update(last_object_at=change.now).where(

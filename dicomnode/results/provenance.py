@@ -69,6 +69,7 @@ class Provenance:
         software_version: Version of the node.
         model: The model that answered.
         series_number_base: Series numbers of results start here.
+        pertinent: Header data sets of objects of earlier studies that the model was given too.
 
     Raises:
         ValueError: `created` has no zone.
@@ -81,6 +82,7 @@ class Provenance:
     software_version: str
     model: ModelFacts
     series_number_base: int = 9000
+    pertinent: tuple[Dataset, ...] = ()
 
     def __post_init__(self) -> None:
         if self.created.tzinfo is None:

@@ -46,7 +46,7 @@ def check_known(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding
         dataset: An object of the bundle, read back.
         context: Sources and bundle.
     """
-    instances = (*context.sources, *context.bundle.values())
+    instances = (*context.sources, *context.provenance.pertinent, *context.bundle.values())
     known = {str(each.get("SOPInstanceUID")): each for each in instances}
     for uid, sop_class_uid in (*_listed(dataset), *_frame_sources(dataset)):
         target = known.get(uid)

@@ -18,6 +18,7 @@ from dicomnode.series.conditions import Outcome
 from dicomnode.series.facts import Facts, facts_of
 from dicomnode.series.headers import read_header, slices_of, text
 from dicomnode.series.kinds import subject_of
+from dicomnode.series.priors import Entries, earlier_among
 from dicomnode.series.quality import Quality, assess
 from dicomnode.series.routing import WHY_NOT_ROUTED, Answer, route_series
 from dicomnode.series.split import LIVE, SHADOW, Asked, shadow_of, versions_for
@@ -230,14 +231,17 @@ def explain(
         by_study.setdefault(uid, []).append(entry)
     studies = tuple(
         found
-        for entries in by_study.values()
-        for found in explain_studies(entries, routes, registry)
+        for uid, entries in by_study.items()
+        for found in explain_studies(entries, routes, registry, earlier_among(by_study, uid))
     )
     return Explanation(units, tuple(refused), studies)
 
 
 def explain_studies(
-    entries: Sequence[UnitExplanation], routes: Sequence[RouteSettings], registry: Registry
+    entries: Sequence[UnitExplanation],
+    routes: Sequence[RouteSettings],
+    registry: Registry,
+    earlier: Iterable[Entries] = (),
 ) -> list[StudyExplanation]:
     """What each route of studies does with one study.
 
@@ -245,9 +249,10 @@ def explain_studies(
         entries: Every unit of the study; none where nothing is left of it.
         routes: The routes of the settings; those of series are not asked here.
         registry: The models that routes may name.
+        earlier: Every unit of each earlier study of the patient, the newest first.
     """
     asked = [route for route in routes if route.scope == "study"] if entries else []
-    return [found for route in asked for found in explain_study(entries, route, registry)]
+    return [found for route in asked for found in explain_study(entries, route, registry, earlier)]
 
 
 def units_of(paths: Sequence[Path], headers: Sequence[Dataset]) -> list[Unit]:

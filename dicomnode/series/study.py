@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from config.errors import MalformedError, ModelError, SeriesError
 from config.schema import RouteInputSettings, RouteSettings
 from dicomnode.series.conditions import Outcome, compile_rule
 from dicomnode.series.headers import text
+from dicomnode.series.priors import Entries, contradiction
 from dicomnode.series.routing import Decision, decision_of
 from dicomnode.series.split import LIVE, SHADOW, shadow_of, versions_for
 from dicomnode.series.volume import outline
@@ -126,7 +127,10 @@ class StudyExplanation:
 
 
 def explain_study(
-    entries: Sequence[UnitExplanation], route: RouteSettings, registry: Registry
+    entries: Sequence[UnitExplanation],
+    route: RouteSettings,
+    registry: Registry,
+    earlier: Iterable[Entries] = (),
 ) -> Iterator[StudyExplanation]:
     """Say what a route of studies does. The node itself acts on this very answer.
 
@@ -134,6 +138,8 @@ def explain_study(
         entries: Every unit of one study.
         route: With ``scope = "study"``.
         registry: The models that it may name.
+        earlier: Every unit of each earlier study of the patient, the newest first; read only as
+            far as a model asks for them.
 
     Yields:
         What answers, and after it what runs in shadow where something does.
@@ -148,17 +154,17 @@ def explain_study(
         yield StudyExplanation(study, route, None, (), str(error))
         live = None
     else:
-        tried = [_with(package, entries, route) for package in packages]
+        tried = [_with(package, entries, route, earlier) for package in packages]
         found = next((each for each in tried if each.package is not None), tried[-1])
         yield found
         live = found.package
     shadow = shadow_of(route, live, registry)
     if shadow is not None:
-        yield replace(_with(shadow, entries, route), mode=SHADOW)
+        yield replace(_with(shadow, entries, route, earlier), mode=SHADOW)
 
 
 def _with(
-    package: Package, entries: Sequence[UnitExplanation], route: RouteSettings
+    package: Package, entries: Entries, route: RouteSettings, earlier: Iterable[Entries]
 ) -> StudyExplanation:
     """What a route of studies comes to with one version of its model."""
     study = text(entries[0].unit.headers[0], "StudyInstanceUID")
@@ -169,20 +175,33 @@ def _with(
     if unknown:
         why = f"{manifest.reference} has no input {' or '.join(map(repr, unknown))}"
         return StudyExplanation(study, route, None, (), why)
-    # What is no image, and what this node made, is not even shown to the rules.
-    shown = [entry for entry in entries if not entry.answer.never]
     choices: list[Choice] = []
     for spec in specs:
         taken = [choice.unit for choice in choices if choice.unit is not None]
         wanted = asked.get(spec.role) or RouteInputSettings(role=spec.role)
-        judged = [
-            (_candidate(entry, route, wanted, _misfit(entry, package, spec.role, taken)), entry)
-            for entry in shown
-        ]
-        choices.append(_choice(spec, judged))
+        candidates: tuple[Candidate, ...] = ()
+        for study_entries in earlier if spec.prior else [entries]:
+            # What is no image, and what this node made, is not even shown to the rules.
+            judged = [
+                (_candidate(entry, route, wanted, _misfit(entry, package, spec, taken)), entry)
+                for entry in study_entries
+                if not entry.answer.never
+            ]
+            choice = _choice(spec, judged)
+            candidates += choice.candidates
+            if choice.unit is not None:
+                break
+        else:
+            choice = Choice(spec.role, spec.optional, None, ())
+        choices.append(replace(choice, candidates=candidates))
     missing = [choice.role for choice in choices if choice.unit is None and not choice.optional]
     if missing:
-        why = f"nothing in the study is the input {' or '.join(map(repr, missing))}"
+        prior = {spec.role for spec in specs if spec.prior}
+        why = " and ".join(
+            f"nothing in {'an earlier study of the patient' if role in prior else 'the study'}"
+            f" is the input {role!r}"
+            for role in missing
+        )
         return StudyExplanation(study, route, None, tuple(choices), why)
     return StudyExplanation(study, route, package, tuple(choices), None)
 
@@ -213,7 +232,7 @@ def _rank(prefer: Sequence[Mapping[str, Any]], entry: UnitExplanation) -> int:
 
 
 def _misfit(
-    entry: UnitExplanation, package: Package, role: str, taken: Sequence[Unit]
+    entry: UnitExplanation, package: Package, spec: Input, taken: Sequence[Unit]
 ) -> str | None:
     """Why an entry cannot be an input, where `taken` are chosen already, the primary one first."""
     quality, unit = entry.quality, entry.unit
@@ -222,9 +241,13 @@ def _misfit(
     if not quality.ok:
         return "; ".join(reason.text for reason in quality.reasons)
     try:
-        if taken and _space(taken[0]) != _space(unit):
+        if spec.prior:
+            other = contradiction(taken[0].headers[0], unit.headers[0]) if taken else None
+            if other is not None:
+                return other
+        elif taken and _space(taken[0]) != _space(unit):
             return "it lies in another frame of reference than the primary input"
-        return package.accepts(outline(unit.headers, quality), quality.modality, role)
+        return package.accepts(outline(unit.headers, quality), quality.modality, spec.role)
     except (SeriesError, MalformedError) as error:
         return str(error)
 

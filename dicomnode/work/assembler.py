@@ -32,6 +32,7 @@ from dicomnode.series.explain import (
 )
 from dicomnode.series.headers import read_header, text
 from dicomnode.series.kinds import stands_alone
+from dicomnode.series.priors import moment_of
 from dicomnode.series.quality import assess
 from dicomnode.series.split import LIVE, Asked
 from dicomnode.series.study import StudyExplanation
@@ -40,6 +41,7 @@ from dicomnode.work import sources
 from dicomnode.work.clock import Silence
 from dicomnode.work.corrections import take_note
 from dicomnode.work.feedback import FeedbackDesk
+from dicomnode.work.patients import EarlierStudies, Patients
 from dicomnode.work.revisions import Difference, compare
 from storage import index, jobs
 from storage.db import Change, Ledger
@@ -92,6 +94,7 @@ class Assembler:
         self._node_id = node_id
         self._feedback = FeedbackDesk(ledger, store, settings.watch)
         self._silence = Silence()
+        self._patients = Patients(ledger.data_dir)
         self._gaps: dict[str, tuple[tuple[int, float], bool]] = {}
 
     def step(self) -> tuple[int, float]:
@@ -127,6 +130,8 @@ class Assembler:
                         modality=text(header, "Modality"),
                         single_image=stands_alone(header),
                         announced=announced_images(header),
+                        patient=self._patients.digest(header),
+                        taken_at=moment_of(header) or None,
                     )
                 )
             except UnreadableError as error:
@@ -316,8 +321,9 @@ class Assembler:
         paths = [self._store.path(row.object_key) for row in rows]
         units = units_of(paths, [read_header(path) for path in paths])
         entries = [explain_unit(unit, (), self._registry, made_here) for unit in units]
-        found = explain_studies(entries, routes, self._registry)
-        by_path = dict(zip(paths, rows, strict=True))
+        earlier = EarlierStudies(study, self._store, self._registry)
+        found = explain_studies(entries, routes, self._registry, earlier)
+        by_path = dict(zip(paths, rows, strict=True)) | earlier.rows
         with self._ledger.transaction() as change:
             if not index.is_ripe(study, quiet):
                 return 0  # an object came meanwhile

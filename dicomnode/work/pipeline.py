@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -130,6 +131,8 @@ def analyse(
         loaded = {package.manifest.input.role: series}
         loaded |= {role: load_series(files, decoder) for role, files in others.items()}
     _check_inputs(package, loaded)
+    earlier = [loaded[role].headers for role in _priors(package) if role in loaded]
+    provenance = replace(provenance, pertinent=tuple(chain.from_iterable(earlier)))
     volumes = {role: entry.volume for role, entry in loaded.items()}
     with _timed(seconds, "content"):
         judgement = judge(package, loaded, content)
@@ -152,9 +155,15 @@ def analyse(
     return Analysis(series, answer, results, seconds, judgement)
 
 
+def _priors(package: Package) -> list[str]:
+    """The inputs that are of earlier studies."""
+    return [spec.role for spec in package.manifest.inputs if spec.prior]
+
+
 def _check_inputs(package: Package, loaded: Mapping[str, LoadedSeries]) -> None:
     reference = package.manifest.reference
-    places = {str(entry.headers[0].get("FrameOfReferenceUID") or "") for entry in loaded.values()}
+    together = [entry for role, entry in loaded.items() if role not in _priors(package)]
+    places = {str(entry.headers[0].get("FrameOfReferenceUID") or "") for entry in together}
     if len(places) > 1:
         why = "the inputs lie in different frames of reference"
         raise SeriesError("model-input", f"{reference} cannot take them: {why}")
