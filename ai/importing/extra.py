@@ -21,7 +21,8 @@ def need(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
+        package = module.partition(".")[0]
         raise UsageError(
-            f"{module.partition('.')[0]} is not installed here; this installs what importing needs: "
+            f"{package} is not installed here; this installs what importing needs: "
             f"pip install --require-hashes -r {LOCK}"
         ) from error

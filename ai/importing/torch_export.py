@@ -16,7 +16,7 @@ import onnxruntime as ort
 from ai.importing.extra import need
 from config.errors import ModelFileError
 
-_OPSET = 17
+OPSET = 18
 # What a checkpoint calls the parameters it holds beside other things.
 _STATES = ("model", "state_dict", "model_state_dict", "network_weights", "network")
 
@@ -133,17 +133,26 @@ def export(network: Any, tensors: Sequence[str], shape: Shape, path: Path, toler
                 input_names=list(tensors),
                 output_names=["scores"],
                 dynamic_axes=_axes(tensors, shape),
-                opset_version=_OPSET,
+                opset_version=OPSET,
                 dynamo=False,
             )
     except Exception as error:  # the exporter's errors have no common base
         reason = " ".join(str(error).split())[:300]
         raise ModelFileError(f"the network cannot be written as ONNX: {reason}") from error
     path.write_bytes(stream.getvalue())
-    largest = max(
-        _difference(joined, path, tensors, _random(shape, sizes, seed))
-        for seed, sizes in enumerate(_trials(shape), 1)
-    )
+    images = [_random(shape, sizes, seed) for seed, sizes in enumerate(_trials(shape), 1)]
+    return compared(joined, path, tensors, images, tolerance)
+
+
+def compared(
+    network: Any, path: Path, tensors: Sequence[str], trials: Sequence[list[Any]], tolerance: float
+) -> str:
+    """Says by how much a graph differs from a network, at the worst of some inputs.
+
+    Raises:
+        ModelFileError: By more than the tolerance.
+    """
+    largest = max(_difference(network, path, tensors, images) for images in trials)
     if largest > tolerance:
         raise ModelFileError(
             f"the ONNX graph differs from the network by {largest:.1e} of the largest score, "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from ai.importing.codes import plain, structure
 from ai.importing.draft import Draft, Options, Tree
 from ai.importing.extra import need
 from ai.importing.questions import Question
-from ai.importing.torch_export import Shape, export, fill, load_state, parameters
+from ai.importing.torch_export import OPSET, Shape, compared, export, fill, load_state, parameters
 from ai.manifest import Manifest
 from config.errors import ModelFileError, UsageError
 
@@ -35,7 +37,7 @@ _MODULES = ("Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "AvgPool2d", "Linear",
 
 
 class XrayOptions(Options):
-    """``[import]`` for torchxrayvision.
+    """``[import]`` for torchxrayvision, whose graph takes images of any size.
 
     Attributes:
         weights: Name of published weights, such as ``densenet121-res224-all``: says what each score
@@ -43,6 +45,7 @@ class XrayOptions(Options):
         labels: What each score is, where the weights are one's own; empty for one without a name.
     """
 
+    as_is: tuple[Literal["spacing", "orientation"], ...] = ("spacing",)
     weights: str | None = None
     labels: tuple[str, ...] = ()
 
@@ -70,7 +73,8 @@ def read(source: Path, options: XrayOptions, answers: Mapping[str, Any]) -> Draf
         network = load_network(source, len(labels), points)
         tensors = [manifest.input.tensor]
         shape = Shape((1,), (_SIZE, _SIZE), fixed=True)
-        return export(network, tensors, shape, path, options.tolerance)
+        export(network, tensors, shape, path, options.tolerance)
+        return _shrunk(network, tensors[0], path, options.tolerance)
 
     scaled = ("scores are scaled so that the operating point of each finding becomes 0.5",)
     return Draft(known, write, scaled if points else (), questions)
@@ -117,6 +121,45 @@ def _scaled(network: Any, points: list[float]) -> Any:
     return Scaled().eval()
 
 
+def _shrunk(network: Any, tensor: str, path: Path, tolerance: float) -> str:
+    """Puts before the graph what shrinks an image of any size, smoothing it as the library does.
+
+    The node's own resampling takes single pixels of a radiograph ten times as large.
+    """
+    onnx, torch = need("onnx"), need("torch")
+    helper, kind = onnx.helper, onnx.TensorProto
+    network_graph = onnx.compose.add_prefix(onnx.load(path), "network/")
+    shrink = helper.make_node(
+        *("Resize", [tensor, "", "", "size"], ["small"]),
+        **{"mode": "linear", "antialias": 1, "axes": [2, 3]},
+        coordinate_transformation_mode="half_pixel",
+    )
+    before = helper.make_model(
+        helper.make_graph(
+            [shrink],
+            "shrink",
+            [helper.make_tensor_value_info(tensor, kind.FLOAT, ("N", 1, "H", "W"))],
+            [helper.make_tensor_value_info("small", kind.FLOAT, ("N", 1, _SIZE, _SIZE))],
+            [helper.make_tensor("size", kind.INT64, [2], [_SIZE, _SIZE])],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=network_graph.ir_version,
+    )
+    (given,), (scores,) = network_graph.graph.input, network_graph.graph.output
+    whole = onnx.compose.merge_models(before, network_graph, [("small", given.name)])
+    whole.graph.node.append(helper.make_node("Identity", [scores.name], ["scores"]))
+    whole.graph.output[0].name = "scores"
+    onnx.save(whole, path)
+    random = np.random.default_rng(2)
+    trials = [[random.standard_normal((1, 1, n, n)).astype(np.float32)] for n in (_SIZE, 700)]
+
+    def wanted(image: Any) -> Any:
+        resize = torch.nn.functional.interpolate
+        return network(resize(image, (_SIZE, _SIZE), mode="bilinear", antialias=True))
+
+    return compared(wanted, path, [tensor], trials, tolerance)
+
+
 def _named(options: XrayOptions) -> tuple[list[str], list[float]]:
     if options.weights is None:
         return list(options.labels), []
@@ -129,7 +172,7 @@ def _named(options: XrayOptions) -> tuple[list[str], list[float]]:
 
 
 def _input() -> Tree:
-    # XRayCenterCrop, XRayResizer and normalize of the library.
+    # XRayCenterCrop and normalize of the library; the graph itself does what XRayResizer does.
     return {
         "primary": True,
         "tensor": "image",
@@ -139,7 +182,6 @@ def _input() -> Tree:
         "apply": "whole",
         "black_lowest": True,
         "crop": {"to": "square"},
-        "size": [_SIZE, _SIZE],
         "normalisation": {"kind": "value_range", "to": [-1024.0, 1024.0]},
         "layout": "NCHW",
     }

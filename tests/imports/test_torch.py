@@ -5,6 +5,7 @@ Run where the extra ``import`` is installed: ``pytest -m imports``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -18,20 +19,30 @@ import numpy as np
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet as MonaiUNet
-from torchxrayvision import models
+from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd
+from torchxrayvision import datasets, models
 
+from ai.engine import Engine
 from ai.golden import read_cases
 from ai.importing.build import Imported, import_model
 from ai.importing.draft import Answers
 from ai.importing.torch_export import load_state
 from ai.importing.xrayvision import load_network
+from ai.preprocess import resample
+from ai.registry import Registry
+from ai.session import SessionCache
+from ai.types import Volume
 from config.errors import ModelFileError
 from tests.unit.ai.importing.sources import (
     ABOUT,
     INFERENCE,
     UNET,
     answered,
+    merged,
     write_bundle,
     write_nnunet,
 )
@@ -210,6 +221,37 @@ def densenet(scores: int) -> Any:
     return models.DenseNet(num_classes=scores, apply_sigmoid=True).eval()
 
 
+def ramp(size: int) -> np.ndarray[Any, Any]:
+    """A radiograph of fine stripes on a slope, which a resampling without smoothing would ruin."""
+    rows, columns = np.mgrid[0:size, 0 : size + 100]
+    return (2000 + columns - 500 * (rows % 2)).astype(np.uint16)
+
+
+def library(network: Any, size: int) -> list[float]:
+    """What the library makes of it: crop, resize, normalise, run."""
+    image = datasets.normalize(ramp(size).astype(np.float32), 4095)[None]
+    image = datasets.XRayResizer(224)(datasets.XRayCenterCrop()(image))
+    with torch.no_grad():
+        return network(torch.from_numpy(image)[None])[0].tolist()
+
+
+def answer_of(made: Imported, size: int) -> list[float]:
+    """The scores that the package gives to it, whatever their thresholds."""
+    package = made.package
+    volume = Volume(ramp(size)[None], "1", None, (None, None, None), (0.0, 4095.0))
+    findings = [
+        each.model_copy(update={"score": each.score.model_copy(update={"threshold": 0.0})})
+        for each in package.manifest.output.finding
+        if each.score is not None
+    ]
+    output = package.manifest.output.model_copy(update={"finding": tuple(findings)})
+    manifest = package.manifest.model_copy(update={"output": output})
+    engine = Engine(Registry([]), SessionCache(("cpu",), 1))
+    answer = engine.run(dataclasses.replace(package, manifest=manifest), {"image": volume})
+    found = {each.name: each.confidence.value or 0.0 for each in answer.findings}
+    return [found[each.name] for each in findings]
+
+
 XRAY = ABOUT + '[import]\nlabels = ["Pneumothorax", "", "Lung Opacity"]\n'
 
 
@@ -227,9 +269,7 @@ def test_weights_of_torchxrayvision_become_coded_findings(tmp_path: Path, whole:
     assert pneumothorax.score is not None
     assert opacity.score is not None
     assert (pneumothorax.score.index, opacity.score.index) == (0, 2)
-    (case,) = read_cases(made.package)
-    image = case.volume.voxels[0].astype(np.float64)
-    assert image.shape[0] == image.shape[1] == 252
+    assert answer_of(made, 900)[0] == pytest.approx(library(network, 900)[0], abs=0.02)
 
 
 def test_published_weights_bring_their_labels_and_operating_points(tmp_path: Path) -> None:
@@ -386,3 +426,69 @@ def test_scores_are_scaled_as_the_library_scales_them(tmp_path: Path) -> None:
         assert torch.equal(models.op_norm(plain, network.op_threshs), network(images))
         scaled = load_network(path, 3, points)(images)
     assert torch.allclose(scaled, network(images), atol=1e-6)
+
+
+class Smooth(torch.nn.Module):
+    """Says 1 where the mean of the 27 voxels around is above one half."""
+
+    def forward(self, image: Any) -> Any:
+        near = torch.nn.functional.avg_pool3d(image, 3, 1, 1, count_include_pad=False)
+        return torch.cat([torch.zeros_like(near), 20 * (near - 0.5)], 1)
+
+
+def coronal_volume() -> Volume:
+    """A smooth random CT, 40 coronal slices with unequal steps."""
+    shape, steps = (40, 44, 36), (2.5, 1.1, 1.3)
+    random = np.random.default_rng(8).random((5, 5, 5), np.float32)
+    smooth = resample(random, (5 / 40, 5 / 44, 5 / 36), shape)
+    voxels = (smooth * 500 - 200).astype(np.int16)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, 0, 1.3], [2.5, 0, 0], [0, -1.1, 0]])
+    affine[:3, 3] = (-20.0, 30.0, 50.0)
+    return Volume(voxels, "[hnsf'U]", affine, steps, (-1024.0, 3071.0))
+
+
+def agreement(one: Any, other: Any) -> float:
+    """Dice coefficient."""
+    return float(2 * np.sum(one & other) / (one.sum() + other.sum()))
+
+
+@pytest.mark.feature("F25")
+def test_the_package_says_what_the_bundle_s_own_pipeline_says(
+    tmp_path: Path, answers: Answers
+) -> None:
+    bundle = write_bundle(tmp_path / "spleen")
+    put(bundle, Smooth(), script=True)
+    made = import_model("monai", bundle, tmp_path / "site", answers)
+    volume = coronal_volume()
+    engine = Engine(Registry([]), SessionCache(("cpu",), 1))
+    given = engine.run(made.package, {"image": volume}).labels
+
+    # As LoadImaged and EnsureChannelFirstd give it: columns first, millimetres in RAS.
+    assert volume.affine is not None
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine[:, [2, 1, 0, 3]]
+    array = volume.voxels.transpose(2, 1, 0)[None].astype(np.float32)
+    transforms = INFERENCE["preprocessing"]["transforms"][2:]
+    parser = ConfigParser(merged(INFERENCE, {"preprocessing": {"transforms": transforms}}))
+    steps = parser.get_parsed_content("preprocessing")
+    item = steps({"image": MetaTensor(array, torch.from_numpy(affine))})
+    with torch.no_grad():
+        inferer = SlidingWindowInferer((16, 16, 16), 4, 0.5, mode="gaussian")
+        item["pred"] = inferer(item["image"][None], Smooth())[0]
+    ends = Compose(
+        [
+            Activationsd(keys="pred", softmax=True),
+            Invertd(keys="pred", transform=steps, orig_keys="image", nearest_interp=False),
+            AsDiscreted(keys="pred", argmax=True),
+        ]
+    )
+    wanted = np.asarray(ends(item)["pred"])[0].transpose(2, 1, 0).astype(np.uint8)
+    assert given is not None
+    assert given.shape == wanted.shape
+    assert 0.2 < wanted.mean() < 0.8
+    assert agreement(given, wanted) > 0.95
+    shifted = [np.roll(given, step, axis) for axis in range(3) for step in (-1, 1)]
+    assert max(agreement(each, wanted) for each in shifted) < 0.94
+    middles = [np.argwhere(labels).mean(axis=0) for labels in (given, wanted)]
+    assert np.abs(middles[0] - middles[1]).max() < 0.2
+    assert float(given.sum()) == pytest.approx(float(wanted.sum()), rel=0.02)
