@@ -76,7 +76,8 @@ def promote(
         raise typer.Exit(1)
     nudge(ledger.data_dir, "worker")
     cases, provider = (len(proof.golden.cases), proof.golden.provider) if proof.golden else (0, "")
-    say(f"{version} is in {goes}: {cases} golden cases as expected on {provider}.")
+    plural = "" if cases == 1 else "s"
+    say(f"{version} is in {goes}: {cases} golden case{plural} as expected on {provider}.")
 
 
 def rollback(

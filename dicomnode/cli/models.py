@@ -19,6 +19,7 @@ from dicomnode.cli.common import (
     show_rows,
     shown,
 )
+from dicomnode.cli.comparing import compare
 from dicomnode.cli.importing import import_model
 from dicomnode.cli.reference import make_reference
 
@@ -34,6 +35,7 @@ app.command("sign")(life.sign)
 app.command("promote")(life.promote)
 app.command("rollback")(life.rollback)
 app.command("retire")(life.retire)
+app.command("compare")(compare)
 _COLUMNS = (
     *("model", "status", "serves", "routes", "provider", "p50_seconds"),
     *("modality", "results", "thresholds", "clinical_domain", "regulatory_ids"),
