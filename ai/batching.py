@@ -69,6 +69,7 @@ class Lanes:
         self._changed = threading.Condition()
         self._queue: list[_Request] = []
         self._running: Counter[int] = Counter()
+        self._under_way: list[_Request] = []
         self._threads = 0
         self._free = 0
 
@@ -102,6 +103,16 @@ class Lanes:
             answer.cancel()
             raise InferenceError(f"{model.reference} was stopped: its time was up") from error
 
+    def overdue(self, grace_seconds: float) -> set[str]:
+        """Models of which a run goes on so long after its time was up: it does not stop."""
+        now = time.monotonic()
+        with self._changed:
+            return {
+                request.model.reference
+                for request in self._under_way
+                if request.ends is not None and request.ends + grace_seconds <= now
+            }
+
     def _wait(self, model: LoadedModel) -> float:
         if self._wait_seconds is not None:
             return self._wait_seconds
@@ -131,6 +142,7 @@ class Lanes:
             self._run(group)
         finally:
             with self._changed:
+                self._under_way = [each for each in self._under_way if each not in group]
                 self._running[id(group[0].model)] -= 1
                 self._changed.notify_all()
         return True
@@ -166,6 +178,7 @@ class Lanes:
             if full or until <= now:
                 self._queue = [each for each in self._queue if each not in group]
                 self._running[id(model)] += 1
+                self._under_way += group
                 return group, now
             due = min(due, until)
         return [], due

@@ -99,6 +99,10 @@ class Executor:
         self._engine = engine
         self._decoder = decoder
 
+    def overdue(self, grace_seconds: float = 0.0) -> set[str]:
+        """Models of which a run goes on so long after its time was up."""
+        return self._engine.lanes.overdue(grace_seconds)
+
     def execute(self, job: Job) -> None:
         """Run a claimed job to its end, state ready.
 

@@ -96,7 +96,8 @@ class JobRunner:
 
     def run_one(self) -> bool:
         """Run the next job to its end, if there is one to run now."""
-        if is_paused():
+        # A run that does not stop takes the room of another: nothing begins until that is settled.
+        if is_paused() or self._executor.overdue():
             return False
         limits = Limits(
             jobs=self._models.worker_threads, models=self._models.limits, paused=paused_routes()
@@ -104,9 +105,14 @@ class JobRunner:
         job = dispatch.claim(self._ledger, self.owner, LEASE_SECONDS, limits)
         if job is None:
             return False
+        with self._noted(job):
+            self._run_to_its_end(job)
+        self.wake()
+        return True
+
+    def _run_to_its_end(self, job: Job) -> None:
         try:
-            with self._noted(job):
-                self._executor.execute(job)
+            self._executor.execute(job)
         except StaleStateError as error:
             # Another process took the job over, or a person cancelled it: its word counts.
             log.warning("job.lost", job=job.id, why=str(error))
@@ -120,8 +126,6 @@ class JobRunner:
         except Exception as error:
             log.exception("job.crashed", job=job.id)
             self._failed(job, f"unexpected {type(error).__name__}", retry=True)
-        self.wake()
-        return True
 
     @contextlib.contextmanager
     def _noted(self, job: Job) -> Iterator[None]:
@@ -140,13 +144,13 @@ class JobRunner:
             self._extended_at = time.monotonic()
 
     def give_up_overdue(self) -> bool:
-        """Take the jobs from threads that do not stop; gives whether there is such a thread."""
+        """Take the jobs from threads that do not stop; gives whether anything does not stop."""
         now = time.monotonic()
         for run in [run for run in list(self._runs.values()) if run.overdue_at <= now]:
             if not run.given_up:
                 self._give_up(run.job)
                 run.given_up = True
-        return self.has_lost_threads()
+        return self.is_stuck()
 
     def _give_up(self, job: Job) -> None:
         row = Job.get_by_id(job.id)  # the thread that runs it may come to its end at this moment
@@ -154,9 +158,10 @@ class JobRunner:
             reason = f"{job.model} did not stop at its time limit: its worker is replaced"
             self._failed(row, reason, retry=True, by_model=True)
 
-    def has_lost_threads(self) -> bool:
-        """Whether a thread was given up and has not come back."""
-        return any(run.given_up for run in list(self._runs.values()))
+    def is_stuck(self) -> bool:
+        """Whether a job, or the run of a model, goes on long after its time was up."""
+        given_up = any(run.given_up for run in list(self._runs.values()))
+        return given_up or bool(self._executor.overdue(self._models.grace_seconds))
 
     def is_busy(self) -> bool:
         """Whether a job runs in a thread that is not given up."""

@@ -102,7 +102,7 @@ class Worker:
             self._nudged.wait(min(POLL_SECONDS, max(0.0, again - time.time())))
             again = self._look_around()
         self._nudged.close()  # the next worker may be nudged now
-        if self.runner.has_lost_threads():
+        if self.runner.is_stuck():
             self._tell(RETIRING)
         self.runner.wake()
         for thread in threads:
@@ -132,8 +132,8 @@ class Worker:
             with reported("watching time limits"):
                 if self.runner.give_up_overdue():
                     self.stop()
-            lost = self._stopping.is_set() and self.runner.has_lost_threads()
-            if lost and not self.runner.is_busy() and not self._couriers.are_busy():
+            stuck = self._stopping.is_set() and self.runner.is_stuck()
+            if stuck and not self.runner.is_busy() and not self._couriers.are_busy():
                 log.warning("worker.ended", why="a job did not stop, and the others have ended")
                 os._exit(1)  # a thread that does not stop holds up every other way to end
             self._ended.wait(WATCH_SECONDS)
