@@ -11,7 +11,8 @@ from storage.backoff import Backoff
 from storage.db import Change, Ledger
 from storage.watch_records import Alert, Notice
 
-MOST_ATTEMPTS = 20
+GIVE_UP_SECONDS = 3 * 86400.0
+"""Age of a message that nobody took from which it is not tried any more."""
 BACKOFF = Backoff(first=5.0, longest=900.0)
 
 
@@ -49,9 +50,9 @@ def take(ledger: Ledger, troubles: Iterable[Trouble], asked: Iterable[str]) -> l
     """
     wrong = {each.name: each for each in troubles}
     rules = set(asked)
-    known = {row.name: row for row in Alert.select()}
     changed: list[Alert] = []
     with ledger.transaction() as change:
+        known = {row.name: row for row in Alert.select()}
         for name, trouble in wrong.items():
             row = known.get(name)
             if row is None or row.state != "raised":
@@ -182,7 +183,7 @@ def not_sent(ledger: Ledger, row: Notice, reason: str, jitter: float) -> None:
     """
     attempt = row.attempt + 1
     with ledger.transaction() as change:
-        if attempt >= MOST_ATTEMPTS:
+        if change.now - row.created_at >= GIVE_UP_SECONDS:
             detail = {"channel": row.channel}
             change.move(
                 row, "dead", reason=reason, detail=detail, attempt=attempt, finished_at=change.now

@@ -7,27 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from peewee import SQL, fn
+from peewee import fn
 
-from storage.db import Change, Ledger
-from storage.record import Record
+from storage.db import Change
 from storage.records import Delivery, Job, Result
-from storage.watch_records import (
-    Alert,
-    Baseline,
-    Drift,
-    Feedback,
-    ModelCount,
-    Notice,
-    Run,
-    Score,
-    StageTime,
-)
+from storage.watch_records import ModelCount, Run, Score, StageTime
 
 MOST_FINDINGS = 200
 """Findings of one run whose scores are kept, the most significant; all are counted."""
-_BATCH = 2000  # rows deleted in one transaction
-DAY = 86400.0
 _ON_THE_WAY = ("waiting", "sending", "refused", "dead")
 
 
@@ -91,6 +78,9 @@ def record(change: Change, job: Job, outcome: Outcome, seconds: Mapping[str, flo
     rows = [row for said in outcome.findings[:MOST_FINDINGS] for row in _scores(run, said)]
     for start in range(0, len(rows), 500):
         Score.insert_many(rows[start : start + 500], _SCORE_FIELDS).execute()
+    if job.mode != "live":
+        count(change, job.model, {f"{job.mode}_runs": 1})
+        return
     count(change, job.model, {"runs": 1, "findings": len(outcome.findings), "reviews": reviews})
     if not outcome.findings:
         count(change, job.model, {"empty": 1})
@@ -274,44 +264,3 @@ def scores_of(job_id: int) -> list[dict[str, Any]]:
 def is_recorded(job_id: int) -> bool:
     """Whether the run of a job is kept."""
     return bool(Run.select().where(Run.job == job_id).exists())
-
-
-def prune(ledger: Ledger, *, keep_days: float, keep_runs: int) -> int:
-    """Delete what is older than is kept, and all but the newest runs; how many rows went.
-
-    What was counted since the database lives stays counted.
-
-    Args:
-        ledger: The database.
-        keep_days: Days that rows are kept.
-        keep_runs: Runs that are kept at most.
-    """
-    gone = 0
-    while more := _prune_some(ledger, keep_days * DAY, keep_runs):
-        gone += more
-    return gone
-
-
-def _prune_some(ledger: Ledger, keep: float, keep_runs: int) -> int:
-    with ledger.transaction() as change:
-        before = change.now - keep
-        newest = Run.select(fn.MAX(Run.id)).scalar() or 0
-        used = Run.select(Run.id).where(Run.model_digest == Baseline.model_digest)
-        doomed: tuple[tuple[type[Record], Any], ...] = (
-            (Run, (Run.finished_at < before) | (Run.id <= newest - keep_runs)),
-            (Feedback, Feedback.noted_at < before),
-            (Notice, (Notice.state != "waiting") & (Notice.created_at < before)),
-            (Alert, (Alert.state == "cleared") & (Alert.since < before)),
-            (Drift, Drift.computed_at < before),
-            (Baseline, (Baseline.made_at < before) & ~fn.EXISTS(used)),
-        )
-        found = {table._meta.table_name: _delete(table, which) for table, which in doomed}
-        gone = {name: number for name, number in found.items() if number}
-        if gone:
-            change.audit("figures.pruned", object="process:worker", detail=gone)
-        return sum(gone.values())
-
-
-def _delete(table: type[Record], which: Any) -> int:
-    some = table.select(SQL("rowid")).where(which).limit(_BATCH)
-    return int(table.delete().where(SQL("rowid").in_(some)).execute())

@@ -16,10 +16,11 @@ from dicomnode.work.borders import reported
 from dicomnode.work.drift import DriftWatch
 from dicomnode.work.notify import channels
 from dicomnode.work.rules import RULES, Sight
-from storage import alerts, figures
+from storage import alerts
 from storage.alerts import Trouble
 from storage.db import Ledger
 from storage.objects import ObjectStore
+from storage.pruning import prune
 
 log = structlog.get_logger(__name__)
 
@@ -95,19 +96,23 @@ class Lookout:
         if time.monotonic() - self._pruned_at >= PRUNE_SECONDS:
             self._pruned_at = time.monotonic()
             keep = self._settings.watch
-            figures.prune(self._ledger, keep_days=keep.keep_days, keep_runs=keep.keep_runs)
+            prune(self._ledger, keep_days=keep.keep_days, keep_runs=keep.keep_runs)
 
     def send(self, stopping: threading.Event | None = None) -> None:
         """Send what is due; what is not taken is tried again later."""
+        deaf: set[str] = set()  # what does not answer now is not waited for again and again
         for row in alerts.due(time.time()):
             if stopping is not None and stopping.is_set():
                 return
+            if row.channel in deaf:
+                continue
             send = self._channels.get(row.channel)
             try:
                 if send is None:
                     raise PeerError("it is no longer in the settings")
                 send({"id": f"{self._node_id}-{row.id}", **json.loads(row.content)})
             except MedAIError as error:
+                deaf.add(row.channel)
                 log.warning("alert.not_sent", channel=row.channel, why=str(error))
                 alerts.not_sent(self._ledger, row, str(error), random.random())  # noqa: S311 - spreads retries, guards nothing
             else:

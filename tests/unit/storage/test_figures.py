@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,8 @@ from storage import alerts, attempts, dispatch, feedback, figures, outbox
 from storage.alerts import Trouble
 from storage.db import Ledger
 from storage.feedback import Share, wilson
-from storage.figures import DAY, Outcome, Said
+from storage.figures import Outcome, Said
+from storage.pruning import DAY, prune
 from storage.records import AuditEvent, Delivery, Job
 from storage.watch_records import Alert, Feedback, Notice, Run, Score, StageTime
 from tests.storage_rows import new_result, some_jobs
@@ -80,20 +82,29 @@ def test_what_happened_to_a_model_stays_counted_when_its_rows_go(ledger: Ledger)
     before = figures.counts()
     assert before == {MODEL: {"runs": 3, "findings": 4, "reviews": 2, "empty": 1}}
     Run.update(finished_at=Run.finished_at - 10 * DAY).where(Run.id < 3).execute()
-    assert figures.prune(ledger, keep_days=9, keep_runs=100) == 2
+    assert prune(ledger, keep_days=9, keep_runs=100) == 2
     assert [row.id for row in Run.select()] == [3]
     assert Score.select().count() == 3
     assert {each.run_id for each in StageTime.select()} == {3}
     assert figures.counts() == before
-    assert figures.prune(ledger, keep_days=9, keep_runs=100) == 0
+    assert prune(ledger, keep_days=9, keep_runs=100) == 0
 
 
 def test_no_more_runs_are_kept_than_the_site_wants(ledger: Ledger) -> None:
     ready(ledger, *[TWO] * 5)
-    assert figures.prune(ledger, keep_days=9, keep_runs=2) == 3
+    assert prune(ledger, keep_days=9, keep_runs=2) == 3
     assert Run.select().count() == 2
     event = AuditEvent.select().order_by(AuditEvent.seq.desc()).first()
     assert (event.action, json.loads(event.detail)) == ("figures.pruned", {"run": 3})
+
+
+def test_a_shadow_run_is_kept_and_counted_apart(ledger: Ledger) -> None:
+    (job,) = some_jobs(ledger, 1)
+    Job.update(mode="shadow").execute()
+    run(ledger, job)
+    assert Run.get().mode == "shadow"
+    assert figures.counts() == {MODEL: {"shadow_runs": 1}}
+    assert figures.stage_seconds(MODEL, 0.0) == {}
 
 
 def test_a_run_with_very_many_findings_keeps_the_most_significant(ledger: Ledger) -> None:
@@ -285,14 +296,17 @@ def test_a_message_that_is_not_taken_is_tried_later_and_given_up_in_the_end(
     told(ledger)
     notice, other = alerts.due(1e12)
     delays = []
-    for _ in range(alerts.MOST_ATTEMPTS - 1):
+    for _ in range(12):
         alerts.not_sent(ledger, notice, "it is down", 0.0)
         notice = Notice.get_by_id(notice.id)
-        delays.append(notice.not_before)
+        delays.append(round(notice.not_before - time.time()))
     assert notice.state == "waiting"
     assert delays == sorted(delays)
-    assert [row.id for row in alerts.due(0.0 + other.created_at)] == [other.id]
-    alerts.not_sent(ledger, notice, "it is down", 0.0)
+    assert delays[0] in (2, 3)
+    assert delays[-1] == alerts.BACKOFF.longest / 2
+    assert [row.id for row in alerts.due(time.time())] == [other.id]
+    Notice.update(created_at=Notice.created_at - alerts.GIVE_UP_SECONDS).execute()
+    alerts.not_sent(ledger, Notice.get_by_id(notice.id), "it is down", 0.0)
     assert Notice.get_by_id(notice.id).state == "dead"
     alerts.sent(ledger, other)
     assert alerts.waiting() == {}
