@@ -172,8 +172,9 @@ def _arrays(volume: Volume, prefix: str) -> dict[str, NDArray[Any]]:
         "value_range": np.array(volume.value_range),
         "lowest_is_white": np.array(volume.lowest_is_white),
     }
-    if volume.affine is not None:
-        arrays["affine"] = volume.affine
+    for key, array in (("affine", volume.affine), ("rgb", volume.rgb)):
+        if array is not None:
+            arrays[key] = array
     return {f"{prefix}{key}": array for key, array in arrays.items()}
 
 
@@ -187,6 +188,8 @@ def _volume(held: Mapping[str, NDArray[Any]], prefix: str) -> Volume:
         spacing=(steps[0], steps[1], steps[2]),
         value_range=(low, high),
         lowest_is_white=bool(held[f"{prefix}lowest_is_white"]),
+        colour=f"{prefix}rgb" in held,
+        rgb=held.get(f"{prefix}rgb"),
     )
 
 

@@ -213,7 +213,8 @@ class Input(Table):
         )
         yield self.window is not None and len(self.windows) > 0, "give window or windows, not both"
         yield (
-            self.colour == "rgb" and (self.dimensions, self.channels, self.windows) != ("2D", 3, ()),
+            self.colour == "rgb"
+            and (self.dimensions, self.channels, self.windows) != ("2D", 3, ()),
             'colour = "rgb" needs dimensions = "2D", channels = 3 and no windows',
         )
         yield len(self.windows) > 0 and norm.kind != "window", 'windows need normalisation "window"'

@@ -84,10 +84,14 @@ class Plan:
             channels = (self.spec.channels, *self.padded_shape(stop - start))
             return np.full(channels, self.spec.pad_value, np.float32)
         slices = self._with_neighbours(start, stop)
-        block = self._resampled(self.values(slices), self.spec.interpolation)
         outline = self.outline(slices)
         kept = None if outline is None else self._resampled(outline, "nearest")
-        planes = [self._pad(plane) for plane in self.channels(block, kept, stop - start)]
+        made = []
+        for colour in (0, 1, 2) if self._in_colour else (None,):
+            block = self._resampled(self.values(slices, colour), self.spec.interpolation)
+            seen = self.channels(block, kept, stop - start)
+            made += seen if colour is None else [seen[colour]]
+        planes = [self._pad(plane) for plane in made]
         return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
     def facts(self) -> dict[str, Floats]:
@@ -178,14 +182,24 @@ class Plan:
         reach = self.spec.neighbours
         return np.clip(np.arange(start - reach, stop + reach), 0, self.shape[0] - 1)
 
-    def values(self, slices: NDArray[np.intp]) -> Floats:
+    @property
+    def _in_colour(self) -> bool:
+        return self.spec.colour == "rgb" and self.volume.rgb is not None
+
+    def values(self, slices: NDArray[np.intp], colour: int | None = None) -> Floats:
         """Values of some slices of the oriented grid, each at most one step from the last.
+
+        Args:
+            slices: Their numbers.
+            colour: 0, 1, 2 for the red, green or blue of a colour image; None for the luminance.
 
         Raises:
             InferenceError: They are not finite.
         """
         first, last = int(slices[0]), int(slices[-1])
-        part = self.oriented(self.volume.voxels)[first : last + 1]
+        rgb, voxels = self.volume.rgb, self.volume.voxels
+        source = voxels if colour is None or rgb is None else rgb[..., colour]
+        part = self.oriented(source)[first : last + 1]
         if len(part) != len(slices):
             part = part[slices - first]
         block = intensities.plain(part, self.spec, self.volume)

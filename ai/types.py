@@ -41,6 +41,8 @@ class Volume:
             these ends may be clipped.
         lowest_is_white: The image is meant to be shown with its lowest value white (MONOCHROME1).
         colour: The image was in colour; a model takes it only where its manifest says so.
+        rgb: Its red, green and blue, ``(slices, rows, columns, 3)`` within `value_range`, where
+            it was read for a model that takes them; else None.
     """
 
     voxels: NDArray[Any]
@@ -50,6 +52,7 @@ class Volume:
     value_range: tuple[float, float]
     lowest_is_white: bool = False
     colour: bool = False
+    rgb: NDArray[Any] | None = None
 
     @property
     def voxel_volume_ml(self) -> float | None:

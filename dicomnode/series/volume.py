@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
 
 from ai.types import Volume
 from config.errors import MalformedError, SeriesError
-from dicomnode.series.decode import Decoder, decode_here
+from dicomnode.series.decode import Decoder, FrameRequest, PixelError, decode_here
 from dicomnode.series.headers import count, numbers, read_image, slices_of, text
 from dicomnode.series.pixels import Slice, slices_in, stored_planes
 from dicomnode.series.quality import Quality, assess
@@ -75,7 +76,9 @@ def outline(headers: Sequence[Dataset], quality: Quality) -> Volume:
         raise SeriesError("malformed", f"an attribute is broken: {error}") from error
 
 
-def load_series(paths: Sequence[Path], decoder: Decoder = decode_here) -> LoadedSeries:
+def load_series(
+    paths: Sequence[Path], decoder: Decoder = decode_here, *, colour: bool = False
+) -> LoadedSeries:
     """Read what one model run looks at; see `kinds`.
 
     Values are int16 where every one of them is a whole number that fits, else float32.
@@ -83,6 +86,7 @@ def load_series(paths: Sequence[Path], decoder: Decoder = decode_here) -> Loaded
     Args:
         paths: The files, one or more, in any order.
         decoder: For pixels that are compressed, deflated or in colour.
+        colour: Read the red, green and blue of colour images too.
 
     Raises:
         InputError: A file is no DICOM, is malformed or cannot be read.
@@ -105,17 +109,33 @@ def load_series(paths: Sequence[Path], decoder: Decoder = decode_here) -> Loaded
     slices = [slices[index] for index in order]
     try:
         voxels = _voxels(slices, meaning_of(headers).factor, decoder)
+        rgb = _colours(slices, decoder) if colour and empty.colour else None
     except MalformedError as error:
         raise SeriesError("malformed", f"an attribute is broken: {error}") from error
     ends = empty.value_range
     if not np.isfinite(ends).all():
         ends = float(voxels.min()), float(voxels.max())
     return LoadedSeries(
-        replace(empty, voxels=voxels, value_range=ends),
+        replace(empty, voxels=voxels, value_range=ends, rgb=rgb),
         tuple(entry.header for entry in slices),
         tuple(entry.image.path for entry in slices),
         quality.modality,
     )
+
+
+def _colours(slices: Sequence[Slice], decoder: Decoder) -> NDArray[Any]:
+    """Red, green and blue, ``(slices, rows, columns, 3)``."""
+    requests = [FrameRequest(entry.image.path, entry.frame, colour=True) for entry in slices]
+    planes = []
+    try:
+        for plane, entry in zip(decoder(requests), slices, strict=True):
+            # Of a palette the decoder gives the indices; an alpha channel is left out.
+            seen = apply_color_lut(plane, entry.header) if plane.ndim == 2 else plane
+            planes.append(seen[..., :3])
+    except PixelError as error:
+        text = f"the pixels of image {len(planes) + 1} of {len(slices)} {error}"
+        raise SeriesError("pixel-data", text) from error
+    return np.stack(planes)
 
 
 def _voxels(slices: Sequence[Slice], factor: float, decoder: Decoder) -> NDArray[Any]:

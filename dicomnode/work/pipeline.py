@@ -127,9 +127,13 @@ def analyse(
     deadline = Deadline(package.manifest.reference, deadline_seconds)
     with _timed(seconds, "decode"):
         decoder = deadline.over(decoder)
-        series = load_series(paths, decoder)
-        loaded = {package.manifest.input.role: series}
-        loaded |= {role: load_series(files, decoder) for role, files in others.items()}
+        files = {package.manifest.input.role: paths, **others}
+        coloured = {each.role for each in package.manifest.inputs if each.colour == "rgb"}
+        loaded = {
+            role: load_series(given, decoder, colour=role in coloured)
+            for role, given in files.items()
+        }
+        series = loaded[package.manifest.input.role]
     _check_inputs(package, loaded)
     earlier = [loaded[role].headers for role in _priors(package) if role in loaded]
     provenance = replace(provenance, pertinent=tuple(chain.from_iterable(earlier)))

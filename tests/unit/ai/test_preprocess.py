@@ -449,3 +449,25 @@ def test_labels_come_back_whatever_the_padding(
         assert back.shape == shape
         centers = (np.indices(shape)[axis] + 0.5) / made.scale[axis]
         assert ((back <= centers + 1e-6) & (centers - 1e-6 <= back + 1)).all()
+
+
+@pytest.mark.feature("F04")
+@settings(max_examples=50, deadline=None)
+@given(rgb=arrays.arrays(np.uint8, (2, 4, 6, 3)), layout=st.sampled_from(["NCHW", "NHWC"]))
+def test_red_green_and_blue_are_prepared_each_like_a_grey_image(
+    rgb: np.ndarray, layout: str
+) -> None:
+    grey = rgb.mean(axis=-1).astype(np.uint8)
+    norm = {"kind": "value_range", "mean": [0.1, 0.2, 0.3], "sd": [1.0, 2.0, 4.0]}
+    keys = {"dimensions": "2D", "apply": "slices", "layout": layout, "size": (2, 3)}
+    coloured = spec(**keys, colour="rgb", channels=3, normalisation=norm)
+    image = volume(grey, colour=True, rgb=rgb, value_range=(0.0, 255.0))
+    tensor = plan(coloured, image).tensor(0, 2)
+    seen = np.moveaxis(tensor, layout.index("C"), 0)
+    for number in range(3):
+        alone = volume(rgb[..., number], value_range=(0.0, 255.0))
+        single = {"mean": [norm["mean"][number]], "sd": [norm["sd"][number]]}
+        one = spec(**keys, normalisation={"kind": "value_range"} | single)
+        assert seen[number] == pytest.approx(plan(one, alone).tensor(0, 2).reshape(2, 2, 3))
+    plain = plan(coloured, volume(grey, value_range=(0.0, 255.0))).tensor(0, 2)
+    assert plain.shape == tensor.shape

@@ -39,14 +39,46 @@ results = {results}
 role = "image"
 primary = true
 tensor = "x"
+{more}
+"""
+
+CT = """\
 modality = ["CT"]
 units = "[hnsf'U]"
 dimensions = "3D"
 layout = "NCDHW"
-orientation = "{orientation}"
 interpolation = "nearest"
-{more}
+orientation = """
+
+RGB = """\
+modality = ["US"]
+units = "1"
+dimensions = "2D"
+colour = "rgb"
+channels = 3
+layout = "NCHW"
+normalisation = { kind = "value_range", to = [0, 100] }
 """
+
+MEANS = """\
+[output]
+task = "measurement"
+
+[[output.finding]]
+name = "colour"
+category = ["363787002", "SCT", "Observable entity"]
+type = ["371251000", "SCT", "Color"]
+description = "The mean of each colour."
+""" + "".join(
+    f"""
+[[output.finding.measurement]]
+tensor = "mean"
+index = {index}
+name = ["MEAN-{name.upper()}", "99TEST", "Mean {name}"]
+unit = ["%", "UCUM", "Percent"]
+"""
+    for index, name in enumerate(("red", "green", "blue"))
+)
 
 BOX = """\
 [output]
@@ -186,7 +218,8 @@ def test_a_box_of_a_volume_is_reported_where_it_lies(
 ) -> None:
     package(
         Path("models/boxer/1.0.0"), box_graph(), BOX,
-        orientation=orientation, more=f"{more}\ncrop = {{ to = \"nonzero\" }}", results='["sr", "overlay", "gsps", "ko"]',
+        more=f'{CT}"{orientation}"\n{more}\ncrop = {{ to = "nonzero" }}',
+        results='["sr", "overlay", "gsps", "ko"]',
     )  # fmt: skip
     report = infer(medai, images, "boxer@1.0.0")["SR"]
     places = by_place(images)
@@ -219,7 +252,7 @@ def test_each_instance_is_a_segment_and_a_finding_where_it_lies(
 ) -> None:
     package(
         Path("models/parter/1.0.0"), parts_graph(), PARTS,
-        orientation=orientation, more=more, results='["sr", "seg"]',
+        more=f'{CT}"{orientation}"\n{more}', results='["sr", "seg"]',
     )  # fmt: skip
     results = infer(medai, images, "parter@1.0.0")
     written, report = results["SEG"], results["SR"]
@@ -238,3 +271,23 @@ def test_each_instance_is_a_segment_and_a_finding_where_it_lies(
     volumes = [value for name, value, unit in numbers(report) if unit == "mL"]
     assert volumes == pytest.approx([5 * 8 * 6 * voxel, 2 * 2 * 3 * voxel])
     assert [value for name, value, _ in numbers(report) if "ertainty" in name] == [87.5, 87.5]
+
+
+@pytest.mark.feature("F04", "F09")
+def test_a_colour_image_reaches_the_model_as_red_green_and_blue(medai: Run, tmp_path: Path) -> None:
+    g = Graph("means")
+    g.named("ReduceMean", ["x", g.whole(0, 2, 3)], ["mean"], keepdims=0)
+    graph = g.serialized(
+        [("x", TensorProto.FLOAT, ("N", 3, "H", "W"))], [("mean", TensorProto.FLOAT, (3,))]
+    )
+    package(Path("models/colours/1.0.0"), graph, MEANS, more=RGB, results='["sr"]')
+    image = factories.us_image(colour=True)
+    rgb = np.random.default_rng(5).integers(0, [256, 128, 64], (24, 32, 3)).astype(np.uint8)
+    image.PixelData = rgb.tobytes()
+    factories.write([image], tmp_path / "source")
+    report = infer(medai, tmp_path / "source", "colours@1.0.0")["SR"]
+    said = {name: value for name, value, _ in numbers(report) if name.startswith("Mean")}
+    red, green, blue = rgb.reshape(-1, 3).mean(axis=0) / 2.55
+    assert said == pytest.approx(
+        {"Mean red": red, "Mean green": green, "Mean blue": blue}, abs=1e-3
+    )

@@ -28,6 +28,13 @@ def luminance(rgb: np.ndarray) -> np.ndarray:
     return np.rint(rgb @ np.array([0.299, 0.587, 0.114]))
 
 
+def in_colour(image: Dataset, folder: Path) -> np.ndarray:
+    """Red, green and blue of an image."""
+    rgb = load_series(factories.write([image], folder / "colour"), colour=True).volume.rgb
+    assert rgb is not None
+    return rgb
+
+
 def colours() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (1, 8, 10, 3)).astype(np.uint8)
 
@@ -91,6 +98,10 @@ def test_colour_becomes_luminance_and_says_so(
     assert volume.value_range == (0.0, 255.0)
     verdict = assess([image])
     assert [note.code for note in verdict.notes] == ["luminance"]
+    assert volume.rgb is None
+    seen = in_colour(image, tmp_path)
+    assert seen.shape == (1, 8, 10, 3)
+    assert np.abs(seen[0].astype(int) - rgb).max() <= (0 if photometric == "RGB" else 2)
 
 
 def test_a_palette_is_looked_up(tmp_path: Path) -> None:
@@ -106,6 +117,12 @@ def test_a_palette_is_looked_up(tmp_path: Path) -> None:
     volume = load(image, tmp_path).volume
     np.testing.assert_array_equal(volume.voxels[0], luminance(rgb))
     assert volume.value_range == (0.0, 255.0)
+    np.testing.assert_array_equal(in_colour(image, tmp_path)[0], rgb)
+
+
+def test_a_grey_image_has_no_colours(tmp_path: Path) -> None:
+    paths = factories.write([factories.us_image()], tmp_path)
+    assert load_series(paths, colour=True).volume.rgb is None
 
 
 def test_slices_in_colour_are_no_measured_values(tmp_path: Path) -> None:
