@@ -238,6 +238,9 @@ class ModelsSettings(Section):
         description="Seconds a job over its time limit has to stop before its worker is replaced.",
     )
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts before a job has failed.")
+    text_model: ModelReference = Field(
+        "burned-in-text", description="The model that finds burned-in text, see docs/content.md."
+    )
     preload: bool = Field(
         True, description="Load and warm the models of the routes when the worker starts."
     )
@@ -317,6 +320,11 @@ class RouteSettings(Section):
         "warn",
         description="Where the pixels do not show what the model is for: skip does not run it, "
         "warn marks its findings for a human look, off does not look.",
+    )
+    burned_in: ContentCheck = Field(
+        "off",
+        description="Text burned into the pixels, looked for by models.text_model: warn marks "
+        "findings for a human look, skip does not run the model where the text names the patient.",
     )
     send_to: tuple[Name, ...] = Field((), description="Names of destinations.")
 

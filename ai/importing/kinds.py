@@ -12,6 +12,7 @@ from ai.importing import (
     monai_bundle,
     nnunet,
     onnx_graph,
+    rapidocr,
     sklearn,
     tensorflow,
     xrayvision,
@@ -43,6 +44,11 @@ KINDS: Mapping[str, Kind] = {
     "nnunet": Kind(nnunet.read, nnunet.NnunetOptions, "a trained model folder of nnU-Net"),
     "deepbet": Kind(
         deepbet.read, deepbet.DeepbetOptions, "the wheel of deepbet 1.0.2, for mr-brain"
+    ),
+    "rapidocr": Kind(
+        rapidocr.read,
+        rapidocr.RapidocrOptions,
+        "the wheel of rapidocr-onnxruntime 1.4.4, for burned-in-text",
     ),
     "sklearn": Kind(
         sklearn.read, sklearn.SklearnOptions, "a scikit-learn estimator saved by skops"

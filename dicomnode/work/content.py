@@ -18,6 +18,7 @@ from config.schema import RouteSettings
 from dicomnode.series.explain import UnitExplanation
 from dicomnode.series.headers import text
 from dicomnode.series.volume import LoadedSeries, load_series
+from dicomnode.work.lettering import BurnedIn
 
 # Defined terms of Body Part Examined (PS3.16 Annex L) by what pixels can tell; those that are not
 # here may be either or both.
@@ -47,7 +48,7 @@ class Judgement:
     Attributes:
         shown: What the pixels of each input show, by role; empty where nobody looked.
         doubts: Why an input may not be what it is taken for, one plain sentence each.
-        reason: The first of them that keeps the model from running where the route is strict.
+        reason: The one that keeps the model from running, as the route asks; None where none does.
     """
 
     shown: Mapping[str, Fingerprint]
@@ -65,16 +66,22 @@ class Judgement:
         return {"shown": shown, "doubts": list(self.doubts)}
 
 
-def judge(package: Package, loaded: Mapping[str, LoadedSeries], check: ContentCheck) -> Judgement:
+def judge(
+    package: Package,
+    loaded: Mapping[str, LoadedSeries],
+    check: ContentCheck,
+    burned_in: BurnedIn | None = None,
+) -> Judgement:
     """Look at the inputs of a run.
 
     Args:
         package: The model.
         loaded: Its inputs by role.
         check: What the route asks for; ``off`` looks at nothing but the model's own reference.
+        burned_in: How to look for burned-in text, where the route asks for that.
 
     Raises:
-        ModelFileError: The model's reference cannot be read.
+        ModelError: The model's reference cannot be read, or the model that reads lettering fails.
     """
     shown = {} if check == "off" else {role: fingerprint(loaded[role].volume) for role in loaded}
     against = [
@@ -85,7 +92,13 @@ def judge(package: Package, loaded: Mapping[str, LoadedSeries], check: ContentCh
     reference = read_reference(package)
     volumes = {role: entry.volume for role, entry in loaded.items()}
     far = [] if reference is None else [str(entry) for entry in unusual(reference, volumes)]
-    return Judgement(shown, (*against, *far[:3]), against[0] if against else None)
+    written = [] if burned_in is None else list(map(burned_in.check.look, loaded.values()))
+    read = [each for each in written if each is not None and each.doubt is not None]
+    stops = list(against) if check == "skip" else []
+    if burned_in is not None and burned_in.strict:
+        stops += [str(each.doubt) for each in read if each.named]
+    doubts = (*against, *(str(each.doubt) for each in read), *far[:3])
+    return Judgement(shown, doubts, stops[0] if stops else None)
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,7 @@ def _look(files: Sequence[Path], route: RouteSettings, package: Package) -> Look
     try:
         loaded = {package.manifest.input.role: load_series(files)}
         judgement = judge(package, loaded, route.content)
-        require(judgement, package, route.content)
+        require(judgement, package)
     except ContentError as error:
         return Look(route.name, reference, judgement, str(error))
     except (InputError, SeriesError, ModelError) as error:
@@ -141,13 +154,13 @@ def _look(files: Sequence[Path], route: RouteSettings, package: Package) -> Look
     return Look(route.name, reference, judgement, None)
 
 
-def require(judgement: Judgement, package: Package, check: ContentCheck) -> None:
-    """Keep a model from what it is not for, where the route says ``skip``.
+def require(judgement: Judgement, package: Package) -> None:
+    """Keep a model from what it is not for.
 
     Raises:
         ContentError: With the reason.
     """
-    if check == "skip" and judgement.reason is not None:
+    if judgement.reason is not None:
         raise ContentError(f"not given to {package.manifest.reference}: {judgement.reason}")
 
 

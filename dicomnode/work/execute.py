@@ -13,13 +13,13 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from ai.engine import Engine
 from ai.registry import Registry
 from config.errors import ModelError, StaleStateError
-from config.kinds import ContentCheck
 from config.schema import DestinationSettings, RouteSettings, Settings
 from dicomnode.results.bundle import chain
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.write import deflated
 from dicomnode.series.decode import Decoder
 from dicomnode.work.corrections import predecessors_of
+from dicomnode.work.lettering import BurnedIn, LetteringCheck
 from dicomnode.work.outcome import outcome_of
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
 from dicomnode.work.switches import node_id
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 # What is kept for a destination that left the settings: what one gets that says nothing of it.
 KINDS: tuple[str, ...] = DestinationSettings.model_fields["results"].default
 
-DEFAULT_CHECK: ContentCheck = RouteSettings.model_fields["content"].default
+_SILENT_ROUTE = RouteSettings(name="gone", when={}, model="gone")
 
 
 def kinds_to_build(wanted: Mapping[str, Sequence[str]]) -> set[str]:
@@ -98,6 +98,7 @@ class Executor:
         self._registry = registry
         self._engine = engine
         self._decoder = decoder
+        self._lettering = LetteringCheck(registry, engine, settings.models.text_model)
 
     def overdue(self, grace_seconds: float = 0.0) -> set[str]:
         """Models of which a run goes on so long after its time was up."""
@@ -131,16 +132,21 @@ class Executor:
             predecessors=predecessors_of(self._store, job),
             decoder=self._decoder,
             deadline_seconds=self._settings.models.job_seconds or None,
-            content=self._content(job.route),
+            content=self._asked(job.route).content,
+            burned_in=self._burned_in(job.route),
             on_proving=lambda: attempts.start_validating(self._ledger, job),
         )
         self._keep(job, analysis)
         log.info("job.ready", job=job.id, model=job.model, seconds=dict(analysis.seconds))
 
-    def _content(self, name: str) -> ContentCheck:
-        """What a route asks for; of one that left the settings, the default."""
-        found = (route.content for route in self._settings.routes if route.name == name)
-        return next(found, DEFAULT_CHECK)
+    def _asked(self, name: str) -> RouteSettings:
+        """A route; for one that left the settings, one that asks for nothing of its own."""
+        found = (route for route in self._settings.routes if route.name == name)
+        return next(found, _SILENT_ROUTE)
+
+    def _burned_in(self, name: str) -> BurnedIn | None:
+        asked = self._asked(name).burned_in
+        return None if asked == "off" else BurnedIn(self._lettering, strict=asked == "skip")
 
     def _keep(self, job: Job, analysis: Analysis) -> None:
         results = []

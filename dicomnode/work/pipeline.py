@@ -27,6 +27,7 @@ from dicomnode.series.decode import Decoder, decode_here
 from dicomnode.series.volume import LoadedSeries, load_series
 from dicomnode.work.content import Judgement, judge, require, with_doubts
 from dicomnode.work.deadline import Deadline
+from dicomnode.work.lettering import BurnedIn
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def analyse(
     decoder: Decoder = decode_here,
     deadline_seconds: float | None = None,
     content: ContentCheck = "warn",
+    burned_in: BurnedIn | None = None,
     on_proving: Callable[[], None] = lambda: None,
 ) -> Analysis:
     """Run a model on a series and prove what it gives.
@@ -115,11 +117,12 @@ def analyse(
         deadline_seconds: Time limit of all of it; each step ends at the limit, or soon after.
         content: What is done where the pixels do not show what the model is for: ``skip`` does not
             run it, ``warn`` marks every finding for a human look.
+        burned_in: How to look for burned-in text; nobody looks unless given.
         on_proving: Called when the model has answered.
 
     Raises:
         SeriesError: The series cannot be given to the model.
-        ContentError: With ``skip``, its pixels do not show what the model is for.
+        ContentError: Its pixels keep the model from them, as was asked for.
         ModelError: The model's files are wrong, or it gave no usable answer.
         GateError: A result failed its proof; nothing may leave.
     """
@@ -139,8 +142,8 @@ def analyse(
     provenance = replace(provenance, pertinent=tuple(chain.from_iterable(earlier)))
     volumes = {role: entry.volume for role, entry in loaded.items()}
     with _timed(seconds, "content"):
-        judgement = judge(package, loaded, content)
-        require(judgement, package, content)
+        judgement = judge(package, loaded, content, burned_in)
+        require(judgement, package)
     answer = with_doubts(engine.run(package, volumes, deadline.left()), judgement)
     seconds |= answer.seconds
     on_proving()
