@@ -6,10 +6,11 @@ for authors of packages in ``docs/model-packages.md``.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -222,9 +223,62 @@ def parse_manifest(text: str, where: str = "model.toml") -> Manifest:
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
-        entries = [entry for entry in error.errors() if not _echo(entry, error.errors())]
-        faults = [fault for entry in entries for fault in _faults(entry, lines, where)]
+        faults = [fault for entry in _every(raw, error) for fault in _faults(entry, lines, where)]
         raise ManifestError(faults) from error
+
+
+# What stands for a key that is wrong or missing, so that the rest can be looked at as a whole.
+_STAND_INS: dict[str, Any] = {
+    **dict.fromkeys(("vendor", "intended_use", "description", "licence", "clinical_domain"), "-"),
+    "name": "x",
+    "version": "0.0.0",
+    "basis": "trained",
+    "status": "development",
+}
+_ROUNDS = 4
+
+
+def _every(raw: dict[str, Any], first: ValidationError) -> list[Any]:
+    """The errors of a file and those that only show when what caused the first ones is gone."""
+    told: dict[tuple[Any, str], Any] = {}
+    wrong: set[Path] = set()
+    error = first
+    for _ in range(_ROUNDS):
+        entries = [entry for entry in error.errors() if not _echo(entry, error.errors())]
+        new = [entry for entry in entries if not _follows(entry, wrong)]
+        fresh = {(entry["loc"], entry["msg"]): entry for entry in new}
+        if not fresh.keys() - told.keys():
+            break
+        told |= fresh
+        wrong |= {tuple(entry["loc"]) for entry in new if entry["type"] != "value_error"}
+        raw = copy.deepcopy(raw)
+        for path in wrong:
+            _take_out(raw, path)
+        try:
+            Manifest.model_validate(raw)
+        except ValidationError as more:
+            error = more
+        else:
+            break
+    return list(told.values())
+
+
+def _follows(entry: Any, wrong: Set[Path]) -> bool:
+    """Whether an error is one only because a wrong key was taken out."""
+    return entry["type"] == "missing" and tuple(entry["loc"]) in wrong
+
+
+def _take_out(raw: dict[str, Any], path: Path) -> None:
+    table: Any = raw
+    for part in path[:-1]:
+        try:
+            table = table[part]
+        except (KeyError, IndexError, TypeError):
+            return
+    if isinstance(table, dict):
+        table.pop(path[-1], None)
+        if len(path) == 1 and path[0] in _STAND_INS:
+            table[path[0]] = _STAND_INS[str(path[0])]
 
 
 def _echo(entry: Any, entries: Sequence[Any]) -> bool:

@@ -49,6 +49,29 @@ def test_every_fault_is_told_at_once_with_its_line(manifest_text: str) -> None:
     assert "did you mean color?" in told["output.segment.0.colour"][1]
 
 
+@pytest.mark.feature("F06")
+def test_what_tables_say_against_each_other_is_told_beside_a_wrong_key(manifest_text: str) -> None:
+    text = (
+        manifest_text.replace('status = "production"', 'status = "finished"')
+        .replace('vendor = "Test"\n', "")
+        .replace('layout = "NCHW"\n\n', 'layout = "NCHW"\nlevel = 3\nbatch = 0\n\n', 1)
+        .replace('results = ["sr"]', 'results = ["sr", "saliency"]')
+        .replace('graph = "model.onnx"', 'graph = "other.onnx"')
+        .replace("number = 1", "number = 2")
+    )
+    told = faults(text)
+    assert sorted(key for _, key, _ in told) == ["inputs.0.batch", "inputs.0.level", "output",
+                                                 "status", "vendor"]  # fmt: skip
+    said = " ".join(allowed for _, _, allowed in told)
+    assert "without a gap" in said
+    told = faults(text.replace("number = 2", "number = 1"))
+    said = " ".join(allowed for _, _, allowed in told)
+    assert "graph 'other.onnx' is not in files" in said
+    assert 'results "saliency" needs' in said
+    assert {key for _, key, _ in told} == {"inputs.0.batch", "inputs.0.level", "status", "vendor",
+                                           "-"}  # fmt: skip
+
+
 def test_text_that_is_no_toml_is_told_with_its_line() -> None:
     assert faults('name = "a"\nversion = = 3\n')[0][0] == "model.toml:2"
 
