@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -29,8 +30,8 @@ def body(values: Iterator[NDArray[Any]], above: float | None) -> Mask:
     bright: Mask = whole > cut
     if not bright.any():
         return np.ones(whole.shape, bool)
-    numbers, sizes = parts(bright, "faces")
-    return without_holes(numbers == int(np.argmax(sizes)) + 1, slicewise=True)
+    found = parts(bright, "faces")
+    return without_holes(found.numbers == int(np.argmax(found.sizes)) + 1, slicewise=True)
 
 
 def _otsu(values: NDArray[Any]) -> float:
@@ -53,25 +54,40 @@ def bounds(mask: Mask) -> Box | None:
     return found[0], found[1], found[2]
 
 
-def parts(mask: Mask, touching: Touching) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+@dataclass(frozen=True)
+class Parts:
     """The connected parts of a mask.
+
+    Attributes:
+        numbers: ``(slices, rows, columns)``; the number of its part in each voxel, from 1 in the
+            order in which their first voxels stand, 0 outside. A view of `held`.
+        sizes: Voxels of each part, that of part 1 first.
+        held: ITK's image, whose memory `numbers` is.
+    """
+
+    numbers: NDArray[np.uint32]
+    sizes: NDArray[np.int64]
+    held: sitk.Image
+
+
+def parts(mask: Mask, touching: Touching) -> Parts:
+    """Parts a mask into what is connected.
 
     Args:
         mask: ``(slices, rows, columns)``.
         touching: Voxels are connected where they share a face, or a corner at least.
-
-    Returns:
-        The number of its part in each voxel, from 1 in the order in which their first voxels
-        stand, 0 outside; and the voxels of each part, that of part 1 first.
     """
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    found = sitk.ConnectedComponent(image, touching == "corners")
-    numbers: NDArray[np.uint32] = sitk.GetArrayFromImage(found)
-    sizes = sum(
-        (np.bincount(plane.reshape(-1), minlength=int(numbers.max()) + 1) for plane in numbers),
-        start=np.zeros(int(numbers.max()) + 1, np.int64),
-    )
-    return numbers, np.asarray(sizes[1:], np.int64)
+    found = sitk.ConnectedComponent(_image(mask), touching == "corners")
+    numbers: NDArray[np.uint32] = sitk.GetArrayViewFromImage(found)
+    count = int(numbers.max()) + 1
+    sizes = np.zeros(count, np.int64)
+    for plane in numbers:
+        sizes += np.bincount(plane.reshape(-1), minlength=count)
+    return Parts(numbers, sizes[1:], found)
+
+
+def _image(mask: Mask) -> sitk.Image:
+    return sitk.GetImageFromArray(np.ascontiguousarray(mask).view(np.uint8))
 
 
 def without_holes(mask: Mask, *, slicewise: bool) -> Mask:
@@ -83,10 +99,10 @@ def without_holes(mask: Mask, *, slicewise: bool) -> Mask:
             first and last slice being open.
     """
     if not slicewise:
-        filled = sitk.BinaryFillhole(sitk.GetImageFromArray(mask.astype(np.uint8)))
+        filled = sitk.BinaryFillhole(_image(mask))
         return np.asarray(sitk.GetArrayViewFromImage(filled) != 0)
     made = np.zeros(mask.shape, bool)
     for plane, out in zip(mask, made, strict=True):
-        filled = sitk.BinaryFillhole(sitk.GetImageFromArray(plane.astype(np.uint8)))
+        filled = sitk.BinaryFillhole(_image(plane))
         out[...] = sitk.GetArrayViewFromImage(filled)
     return made

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from ai import devices
 from ai.loaded import LoadedModel
 from ai.preprocess import Plan
+from ai.settle import bytes_a_voxel
 from ai.sliding import padded_to_patch
 from config.errors import InferenceError
 
@@ -35,6 +36,7 @@ def needed(model: LoadedModel, plans: Sequence[Plan], runs: int) -> int:
     held = voxels * (output.labels is not None)
     if output.labels is not None and output.labels.probabilities:
         held += voxels * _FLOAT * len(output.segment)
+    held += voxels * bytes_a_voxel(output)
     if plan.spec.sliding is None:
         depth = plan.spec.batch if plan.spec.axes == 2 else plan.shape[0]
         block = math.prod(plan.padded_shape(min(depth, plan.shape[0])))

@@ -13,6 +13,11 @@ from ai.segments import Cleaning, SegmentTable
 
 Labels = NDArray[np.uint8]
 
+# Bytes a voxel while the parts of one segment that fills the image are told apart: its mask, that
+# of ITK, the number of its part and what is kept of it.
+_PARTING = 7
+_INSTANCES, _SURE = 1, 2
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -57,14 +62,23 @@ def settle(output: Output, labels: Labels, voxel_mm3: float | None) -> Settled:
             if box is not None:
                 made[box][mask] = settled[-1].number
             continue
-        numbers, sizes = masks.parts(mask, cleaning.touching)
-        kept = np.argsort(-sizes, kind="stable")[: entry.instances]
-        table = np.zeros(len(sizes) + 1, np.uint8)
+        found = masks.parts(mask, cleaning.touching)
+        kept = np.argsort(-found.sizes, kind="stable")[: entry.instances]
+        table = np.zeros(len(found.sizes) + 1, np.uint8)
         for place, part in enumerate(kept.tolist()):
             table[part + 1] = len(settled) + 1
-            settled.append(_instance(entry, len(settled) + 1, place + 1, len(sizes)))
-        made[box][mask] = table[numbers[mask]]
+            settled.append(_instance(entry, len(settled) + 1, place + 1, len(found.sizes)))
+        made[box][mask] = table[found.numbers[mask]]
     return Settled(made, tuple(settled))
+
+
+def bytes_a_voxel(output: Output) -> int:
+    """What `settle` and its caller hold at most beside the labels, in bytes a voxel."""
+    if not output.settles:
+        return 0
+    parted = any(entry.instances for entry in output.segment)
+    sure = output.labels is not None and output.labels.confidence == "mean"
+    return _PARTING + _INSTANCES * parted + _SURE * sure
 
 
 def _instance(entry: SegmentTable, number: int, place: int, found: int) -> SegmentTable:
@@ -100,10 +114,10 @@ def _clean(cleaning: Cleaning, labels: Labels, number: int, voxel_mm3: float | N
         0 if cleaning.smallest_mm3 is None or not voxel_mm3 else cleaning.smallest_mm3 / voxel_mm3,
     )
     if least > 1 or cleaning.keep_largest is not None:
-        numbers, sizes = masks.parts(mask, cleaning.touching)
-        kept = np.argsort(-sizes, kind="stable")[: cleaning.keep_largest]
-        table = np.zeros(len(sizes) + 1, bool)
-        table[kept + 1] = sizes[kept] >= least
-        mask = table[numbers]
+        found = masks.parts(mask, cleaning.touching)
+        kept = np.argsort(-found.sizes, kind="stable")[: cleaning.keep_largest]
+        table = np.zeros(len(found.sizes) + 1, bool)
+        table[kept + 1] = found.sizes[kept] >= least
+        mask = table[found.numbers]
     there[(there == number) & ~mask] = 0
     there[mask] = number

@@ -119,10 +119,10 @@ def read_lettering(
 
 
 def _pieces(plane: Plane, found: NDArray[np.bool_], reader: Reader) -> Iterator[Piece]:
-    numbers, sizes = parts(found[None], "corners")
-    large = [number for number, size in enumerate(sizes, 1) if size >= _LEAST_PIXELS]
+    pieces = parts(found[None], "corners")
+    large = [number for number, size in enumerate(pieces.sizes, 1) if size >= _LEAST_PIXELS]
     for number in large[:_MOST_PIECES]:
-        box = bounds(numbers == number)
+        box = bounds(pieces.numbers == number)
         assert box is not None  # noqa: S101 - each part holds a voxel
         rows, columns = box[1], box[2]
         margin = round(_MARGIN * (rows.stop - rows.start)) + 1
