@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from pynetdicom.association import Association
 
 from storage import procedures
 from tests.contract.conftest import Node, StartNode
-from tests.contract.wire import STORE, Wire
+from tests.contract.wire import STORE, Wire, command, pdu, pdv
 from tests.raw import CT, EXPLICIT, ct
 
 MPPS = "1.2.840.10008.3.1.2.3.3"
@@ -106,14 +107,41 @@ def test_a_step_is_begun_and_completed_with_what_it_made(node: Node, syntax: str
     assert node.outcomes() == ["released"]
 
 
-def test_objects_come_over_the_same_association(node: Node) -> None:
-    """The short path leaves the association to pynetdicom in the middle."""
-    with Wire.associate(node.port, [STORE], calling="CT1") as wire:
+def elements(*pairs: tuple[int, str]) -> bytes:
+    """Implicit little endian."""
+    found = b""
+    for tag, value in pairs:
+        raw = value.encode() + bytes(len(value) % 2)
+        found += struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(raw)) + raw
+    return found
+
+
+def test_steps_and_objects_come_over_one_association(node: Node) -> None:
+    """Byte for byte, PS3.7 10.3.5 and 10.3.3; the short path leaves it to pynetdicom half-way."""
+    begun = elements((0x00080060, "CT"), (0x00400252, "IN PROGRESS "))
+    ended = elements((0x00400252, "DISCONTINUED"))
+    contexts = [STORE, (5, MPPS, (ImplicitVRLittleEndian,))]
+    with Wire.associate(node.port, contexts, calling="CT1") as wire:
         assert wire.store(ct()).status == 0
+        for status in (0x0000, 0x0111):
+            asked = command(sop_class=MPPS, field=0x0140, message_id=7, data_set=1, instance="1.7")
+            wire.sock.sendall(pdu(4, pdv(5, 3, asked)))
+            wire.data(begun, 5)
+            answer = wire.response()
+            assert (answer.field, answer.message_id, answer.status) == (0x8140, 7, status)
+            assert answer.instance == "1.7"
+        asked = command(
+            requested_class=MPPS, field=0x0120, message_id=8, data_set=1, requested_instance="1.7"
+        )
+        wire.sock.sendall(pdu(4, pdv(5, 3, asked)))
+        wire.data(ended, 5)
+        answer = wire.response()
+        assert (answer.field, answer.message_id, answer.status) == (0x8120, 8, 0x0000)
+        assert wire.store(ct(sop_instance="1.2.3.9"), "1.2.3.9").status == 0
         wire.release()
-    with modality(node) as assoc:
-        assert create(assoc, step()).Status == 0
-    assert len(node.stored()) == 1
+    assert len(node.stored()) == 2
+    assert node.events("procedure_step.discontinued")
+    assert node.outcomes() == ["released"]
 
 
 def test_no_patient_is_kept(node: Node) -> None:

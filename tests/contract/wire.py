@@ -57,11 +57,13 @@ def command(**values: int | str | bytes) -> bytes:
 
 _COMMAND = {
     "sop_class": (0x0002, ""),
+    "requested_class": (0x0003, ""),
     "field": (0x0100, "H"),
     "message_id": (0x0110, "H"),
     "priority": (0x0700, "H"),
     "data_set": (0x0800, "H"),
     "instance": (0x1000, ""),
+    "requested_instance": (0x1001, ""),
 }
 
 

@@ -6,6 +6,8 @@ What is listed as known is what a validator says of a correct object, with the r
 from __future__ import annotations
 
 import subprocess
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from dicomnode.results.write import to_bytes
 from tests.interop.programs import pixelmed_errors
 from tests.unit.dicomnode.results.cases import (
+    Case,
     cr_case,
     ct_case,
     single_image_segment_case,
@@ -39,8 +42,27 @@ KNOWN_PIXELMED = {
     ),
 }
 
-CASES = {"ct": ct_case, "cr": cr_case, "segment of one image": single_image_segment_case}
-OBJECTS = ["ct sr", "ct seg", "cr sr", "segment of one image sr", "segment of one image seg"]
+
+def compared_case() -> Case:
+    """The model was given an earlier study too."""
+    case = ct_case()
+    earlier = [deepcopy(source) for source in case.sources]
+    for source in earlier:
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            setattr(source, keyword, f"{source[keyword].value}.7")
+    return replace(case, provenance=replace(case.provenance, pertinent=tuple(earlier)))
+
+
+CASES = {
+    "ct": ct_case,
+    "cr": cr_case,
+    "segment of one image": single_image_segment_case,
+    "compared": compared_case,
+}
+OBJECTS = [
+    *("ct sr", "ct seg", "cr sr", "segment of one image sr", "segment of one image seg"),
+    "compared sr",
+]
 
 
 def files(case_name: str, folder: Path) -> dict[str, Path]:
