@@ -160,9 +160,10 @@ def _tell(desk: Any, link: Any, answer: Answer) -> None:
         link.association_id,
         answer.comment,
     )
-    if answer.reason in link.told:
+    told = f"mpps {answer.reason}"  # once an association
+    if told in link.told:
         return
-    link.told.add(answer.reason)
+    link.told.add(told)
     try:
         with _changing(desk) as change:
             change.audit(
