@@ -195,6 +195,11 @@ class Registry:
             f"there is: {there or 'none of that name'}" + (f"; faulty: {faulty}" if faulty else "")
         )
 
+    def knows(self, reference: str) -> bool:
+        """Whether a package of that name, or of that name and version, is there in any state."""
+        known = {*self._view.packages, *self._view.faults}
+        return reference in known or reference in {each.partition("@")[0] for each in known}
+
     def any(self, reference: str) -> Package:
         """As `find` with ``name@version``, retired ones too."""
         package = self._view.packages.get(reference)

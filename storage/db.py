@@ -38,7 +38,8 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 
-def _plainly(error: sqlite3.Error) -> StorageError:
+def plainly(error: sqlite3.Error) -> StorageError:
+    """What SQLite has to say in the node's own error."""
     kind = "damaged" if type(error) is sqlite3.DatabaseError else "not usable now"
     return StorageError(f"the database is {kind}: {error}")
 
@@ -55,25 +56,25 @@ class _Cursor(sqlite3.Cursor):
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
-            raise _plainly(error) from error
+            raise plainly(error) from error
 
     def fetchone(self) -> Any:
         try:
             return super().fetchone()
         except sqlite3.Error as error:
-            raise _plainly(error) from error
+            raise plainly(error) from error
 
     def fetchall(self) -> list[Any]:
         try:
             return super().fetchall()
         except sqlite3.Error as error:
-            raise _plainly(error) from error
+            raise plainly(error) from error
 
     def __next__(self) -> Any:
         try:
             return super().__next__()
         except sqlite3.Error as error:
-            raise _plainly(error) from error
+            raise plainly(error) from error
 
 
 class _Connection(sqlite3.Connection):
@@ -83,7 +84,7 @@ class _Connection(sqlite3.Connection):
         try:
             super().__init__(name, *arguments, **options)
         except sqlite3.Error as error:
-            raise _plainly(error) from error
+            raise plainly(error) from error
         self._path = unquote(urlsplit(name).path)
         self._file = _identity(self._path)
 

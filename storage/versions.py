@@ -11,8 +11,8 @@ from typing import Any
 
 from peewee import fn
 
-from config.errors import StaleStateError, StorageError
-from storage.db import FILE_NAME, Change, Ledger
+from config.errors import StaleStateError
+from storage.db import FILE_NAME, Change, Ledger, plainly
 from storage.records import Job, ModelVersion
 
 
@@ -57,7 +57,7 @@ def peek(data_dir: Path) -> list[tuple[str, str, str, int]]:
             found = "SELECT reference, state, digest, rank FROM model_version"
             return database.execute(found).fetchall() if there else []
     except sqlite3.Error as error:
-        raise StorageError(f"the database cannot be read: {error}") from error
+        raise plainly(error) from error
 
 
 def add(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from config.errors import ModelError, SettingsError, StorageError, UsageError
-from config.load import load_settings
+from config.load import Check, load_settings
 from config.schema import RouteInputSettings, RouteSettings, Settings
 
 if TYPE_CHECKING:
@@ -58,16 +59,27 @@ def _rules(settings: Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from ((f"{key}.prefer.{n}", each) for n, each in enumerate(table.prefer))
 
 
-def model_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Routes that name a model which is not there."""
+def model_faults(settings: Settings, *, usable: bool) -> Iterator[tuple[str, str, str]]:
+    """Routes that name a model which is not there.
+
+    Args:
+        settings: The settings.
+        usable: Also those that name one which is there and does not serve: it is faulty or retired,
+            or no version is in production. That is no reason not to receive.
+    """
     from dicomnode.work.models import make_registry  # noqa: PLC0415
 
-    registry = make_registry(settings)
+    registry = make_registry(settings, prove=usable)
     for number, route in enumerate(settings.routes):
-        try:
-            registry.find(route.model)
-        except ModelError as error:
-            yield f"routes.{number}.model", repr(route.model), str(error)
+        named = {"model": route.model, "canary_model": route.canary_model, "shadow": route.shadow}
+        for key, reference in named.items():
+            if isinstance(reference, str):
+                try:
+                    registry.find(reference)
+                except ModelError as error:
+                    if not usable and registry.knows(reference):
+                        continue
+                    yield f"routes.{number}.{key}", repr(reference), str(error)
 
 
 def certificate_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
@@ -82,14 +94,12 @@ def channel_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
     return settings.alerts.channel_faults()
 
 
-CHECKS: Sequence[Callable[[Settings], Iterable[tuple[str, str, str]]]] = (
-    rule_faults,
-    channel_faults,
-)
-ALL_CHECKS = (*CHECKS, model_faults, certificate_faults)
+CHECKS: Sequence[Check] = (rule_faults, channel_faults)
+START_CHECKS: Sequence[Check] = (*CHECKS, partial(model_faults, usable=False), certificate_faults)
+ALL_CHECKS: Sequence[Check] = (*CHECKS, partial(model_faults, usable=True), certificate_faults)
 
 
-def read_settings(config: Path | None, *, with_models: bool = False) -> Settings:
+def read_settings(config: Path | None, checks: Sequence[Check] = CHECKS) -> Settings:
     """The settings in force, rules checked too.
 
     Raises:
@@ -98,7 +108,7 @@ def read_settings(config: Path | None, *, with_models: bool = False) -> Settings
     """
     if config is not None and not config.is_file():
         raise UsageError(f"there is no settings file {config}")
-    return load_settings(config, os.environ, ALL_CHECKS if with_models else CHECKS)
+    return load_settings(config, os.environ, checks)
 
 
 def open_data(config: Path | None) -> tuple[Settings, Ledger]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicomnode.cli.common import ConfigFile, read_settings, say
+from dicomnode.cli.common import START_CHECKS, ConfigFile, read_settings, say
 
 
 def run(config: ConfigFile = None) -> None:
@@ -10,7 +10,7 @@ def run(config: ConfigFile = None) -> None:
     from dicomnode.node import Node, start_logging  # noqa: PLC0415
     from dicomnode.state import NodeState  # noqa: PLC0415
 
-    settings = read_settings(config, with_models=True)
+    settings = read_settings(config, START_CHECKS)
 
     def ready(state: NodeState) -> None:
         host, port = state.dicom

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dicomnode.cli.common import AsJson, ConfigFile, read_settings, say, show_json
+from dicomnode.cli.common import ALL_CHECKS, AsJson, ConfigFile, read_settings, say, show_json
 
 app = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
 
@@ -12,7 +12,7 @@ app = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
 @app.command()
 def check(config: ConfigFile = None) -> None:
     """Check the settings; every fault at once, each with its line."""
-    settings = read_settings(config, with_models=True)
+    settings = read_settings(config, ALL_CHECKS)
     destinations = ", ".join(entry.name for entry in settings.destinations) or "none"
     say(
         f"The settings are sound: {len(settings.routes)} routes, "

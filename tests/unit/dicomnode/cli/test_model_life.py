@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ai.package import read_package
 from ai.seal import renew
+from config.errors import SettingsError
+from dicomnode.cli.common import START_CHECKS, read_settings
 from tests.model_versions import new_version
 from tests.unit.dicomnode.cli.conftest import Done, Run
 
@@ -144,6 +146,23 @@ def test_retiring_the_last_version_says_which_routes_stand_still(site: Site) -> 
     done = site("retire", V1)
     assert done.err == "The route 'Radiographs' has no version left that serves.\n"
     assert site("list").out.count("retired") == 1
+
+
+def test_a_retired_model_is_no_reason_not_to_start(site: Site) -> None:
+    site("retire", V1)
+    wrong = site._medai("config", "check", "--config", site.config)
+    assert wrong.code == 2
+    assert "routes.0.model" in wrong.err
+    assert f"{V1} (retired)" in wrong.err
+    assert read_settings(site.config, START_CHECKS).routes[0].model == "xr-quality"
+    text = site.config.read_text()
+    site.config.write_text(text.replace('"xr-quality"', '"xr-qualty"\ncanary_model = "x@1.0.0"'))
+    with pytest.raises(SettingsError) as told:
+        read_settings(site.config, START_CHECKS)
+    assert [fault.key for fault in told.value.faults] == [
+        "routes.0.model",
+        "routes.0.canary_model",
+    ]
 
 
 def test_a_version_whose_proof_fails_stays_where_it_is(site: Site) -> None:
