@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ai.content.body import Body, body_of
 from ai.content.families import families_of, membership
 from ai.content.head import find_head
+from ai.content.statistics import is_measurable
 from ai.types import Volume
 
 SURE = 0.85  # below it a person is asked
@@ -41,6 +42,9 @@ class Verdict:
         return f"{self.value} ({self.confidence:.2f})"
 
 
+_NOTHING = Verdict(None, 0.0)
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """What the pixels say.
@@ -66,6 +70,8 @@ class Fingerprint:
 
 def fingerprint(volume: Volume) -> Fingerprint:
     """Judge what an image shows; neither modality nor body part of the header is asked."""
+    if not is_measurable(volume.voxels):
+        return Fingerprint(_NOTHING, _NOTHING, _NOTHING)
     families, parts, upright = families_of(volume), {"head": 0.0, "trunk": 0.0}, 0.0
     body = body_of(volume)
     if body is not None:
@@ -93,4 +99,4 @@ def _strongest(memberships: dict[str, float]) -> Verdict:
     name = max(memberships, key=lambda key: memberships[key])
     rest = max((value for key, value in memberships.items() if key != name), default=0.0)
     sure = min(memberships[name], 1.0 - rest)
-    return Verdict(name, sure) if sure >= _ABSTAIN else Verdict(None, 0.0)
+    return Verdict(name, sure) if sure >= _ABSTAIN else _NOTHING

@@ -110,7 +110,7 @@ def read_lettering(
     """
     count = len(volume.voxels)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_FRAMES)).round().astype(int))
-    frames = replace(volume, voxels=volume.voxels[chosen])
+    frames = replace(volume, voxels=volume.voxels[chosen], rgb=None)
     labels = engine.run(package, {package.manifest.input.role: frames}).labels
     if labels is None:
         raise ModelFileError(f"{package.manifest.reference} gives no labels to read")

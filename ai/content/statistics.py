@@ -10,6 +10,7 @@ from ai.types import Volume
 MOST = 1 << 21  # voxels looked at; more say nothing new
 _BINS = 64
 _NEAR = 0.02  # of the way from the 1st to the 99th percentile: as good as the lowest value
+_BEYOND_MEASURE = 1e15
 # Units whose numbers mean nothing by themselves, so that only their proportions are compared.
 _ARBITRARY = frozenset({"1", "{counts}"})
 
@@ -22,8 +23,10 @@ def statistics_of(volume: Volume) -> dict[str, float]:
         the 1st and the 99th percentile, 0 to 1), ``entropy`` (bits, of 64 bins), ``roughness``
         (mean difference of neighbours in a row, of that range); ``slices_mm``, ``rows_mm`` and
         ``columns_mm`` (extent, where the spacing is known); and where the units have a meaning
-        ``p1``, ``p50`` and ``p99`` in them.
+        ``p1``, ``p50`` and ``p99`` in them. Nothing where values are not finite or beyond measure.
     """
+    if not is_measurable(volume.voxels):
+        return {}
     sample = thinned(volume.voxels)
     low, middle, high = (float(value) for value in np.percentile(sample, (1, 50, 99)))
     width = high - low or 1.0
@@ -44,6 +47,14 @@ def statistics_of(volume: Volume) -> dict[str, float]:
     if volume.units not in _ARBITRARY:
         found |= {"p1": low, "p50": middle, "p99": high}
     return found
+
+
+def is_measurable(voxels: NDArray[np.generic]) -> bool:
+    """Whether sums and squares of the values are numbers too."""
+    if voxels.dtype.kind != "f":
+        return True
+    low, high = float(voxels.min()), float(voxels.max())  # either is NaN where any value is
+    return max(abs(low), abs(high)) < _BEYOND_MEASURE
 
 
 def thinned(voxels: NDArray[np.generic], most: int = MOST) -> NDArray[np.float32]:
