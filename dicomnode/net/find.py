@@ -98,11 +98,10 @@ def _bounded(matches: Iterator[Dataset]) -> Iterator[Dataset]:
 
 def _text(match: Dataset, keyword: str) -> str:
     try:
-        return str(match[keyword].value or "").strip() if keyword in match else ""
-    except (
-        Exception
-    ):  # a peer's bytes, parsed when first asked for: what cannot be read says nothing
+        value = match[keyword].value if keyword in match else None
+    except Exception:  # a peer's bytes, parsed when first asked for
         return ""
+    return "" if value is None else str(value).strip()
 
 
 def _count(match: Dataset, keyword: str) -> int | None:
