@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.preprocess import Plan, Shape
+from ai.grid import Shape
+from ai.preprocess import Plan
 from ai.segments import Labels, SegmentTable
 from ai.tables import Activation
 from ai.tally import Tally

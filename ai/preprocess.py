@@ -7,24 +7,21 @@ exactly. The *model* grid is the oriented one resampled. Both are counted in vox
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from ai import intensities, masks
+from ai import grid, intensities, masks
+from ai.grid import Shape
 from ai.inputs import Input, Interpolation
 from ai.types import Volume
 from config.errors import InferenceError
 
-Shape = tuple[int, int, int]
 T = TypeVar("T", bound=np.generic)
 Floats = NDArray[np.float32]
-_TOWARDS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
 INTERPOLATORS: dict[Interpolation, int] = {
     "nearest": sitk.sitkNearestNeighbor,
     "linear": sitk.sitkLinear,
@@ -61,9 +58,7 @@ class Plan:
 
     def oriented(self, array: NDArray[T]) -> NDArray[T]:
         """An array of the image's grid, seen in the oriented grid; a view, never a copy."""
-        turned = array.transpose(self.order)
-        flipped = turned[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
-        return flipped[self.box]
+        return grid.turned(array, self.order, self.flips)[self.box]
 
     def blocks(self) -> list[tuple[int, int]]:
         """First and last-but-one slice of the oriented grid for each run of the graph."""
@@ -268,27 +263,27 @@ class Plan:
         return np.ascontiguousarray(batch)
 
 
-def plan(spec: Input, volume: Volume, grid: Plan | None = None) -> Plan:
+def plan(spec: Input, volume: Volume, primary: Plan | None = None) -> Plan:
     """Decides how an image is prepared; reads its values only where it must.
 
     Args:
         spec: What is to be done.
         volume: The image.
-        grid: How the primary input is prepared, whose grid this one shares; None for that one.
+        primary: How the primary input is prepared, whose grid this one shares; None for that one.
     """
     body = intensities.body(spec, volume)
-    made = _laid_out(spec, volume, body) if grid is None else grid
+    made = _laid_out(spec, volume, body) if primary is None else primary
     return Plan(
         spec, volume, made.order, made.flips, made.box, made.shape, made.model_shape, made.scale,
         intensities.looks(spec, volume, body),
     )  # fmt: skip
 
 
-def absent(spec: Input, grid: Plan) -> Plan:
+def absent(spec: Input, primary: Plan) -> Plan:
     """Stands for an optional input that is not there, on the grid of the primary one."""
     return Plan(
-        spec, grid.volume, grid.order, grid.flips, grid.box, grid.shape, grid.model_shape,
-        grid.scale, _NOTHING, present=False,
+        spec, primary.volume, primary.order, primary.flips, primary.box, primary.shape,
+        primary.model_shape, primary.scale, _NOTHING, present=False,
     )  # fmt: skip
 
 
@@ -296,37 +291,12 @@ _NOTHING = intensities.Looks((intensities.AS_IT_COMES,), None)
 
 
 def _laid_out(spec: Input, volume: Volume, body: masks.Mask | None) -> Plan:
-    order, flips = _orientation(spec, volume)
-    full = tuple(volume.voxels.shape[axis] for axis in order)
-    whole = (slice(0, full[0]), slice(0, full[1]), slice(0, full[2]))
-    shape: Shape = (full[0], full[1], full[2])
-    uncut = Plan(spec, volume, order, flips, whole, shape, shape, (1.0, 1.0, 1.0), _NOTHING)
-    box = _cropped(uncut, body)
+    order, flips = grid.orientation(spec, volume)
+    box = grid.kept(spec, volume, order, flips, body)
     first, second, third = (part.stop - part.start for part in box)
     shape = (first, second, third)
-    model_shape, scale = _grid(spec, shape, [volume.spacing[axis] for axis in order])
-    return replace(uncut, box=box, shape=shape, model_shape=model_shape, scale=scale)
-
-
-def _cropped(uncut: Plan, body: masks.Mask | None) -> masks.Box:
-    crop, whole = uncut.spec.crop, uncut.box
-    if crop is None:
-        return whole
-    if crop.to == "square":
-        _, rows, columns = uncut.shape
-        side = min(rows, columns)
-        top, left = (rows - side) // 2, (columns - side) // 2
-        found: masks.Box | None = (whole[0], slice(top, top + side), slice(left, left + side))
-    else:
-        kept = uncut.volume.voxels != 0 if body is None or crop.to == "nonzero" else body
-        found = masks.bounds(uncut.oriented(kept))
-    if found is None:
-        return whole
-    first, second, third = (
-        slice(max(0, part.start - crop.margin), min(n, part.stop + crop.margin))
-        for part, n in zip(found, uncut.shape, strict=True)
-    )
-    return first, second, third
+    model_shape, scale = grid.resized(spec, shape, [volume.spacing[axis] for axis in order])
+    return Plan(spec, volume, order, flips, box, shape, model_shape, scale, _NOTHING)
 
 
 def resample(
@@ -381,41 +351,3 @@ def _resampled(
     filter_.SetNumberOfThreads(1)
     result: Floats = sitk.GetArrayFromImage(filter_.Execute(sitk.GetImageFromArray(block)))
     return result
-
-
-def _orientation(spec: Input, volume: Volume) -> tuple[Shape, tuple[bool, bool, bool]]:
-    if spec.orientation is None or volume.affine is None:
-        return (0, 1, 2), (False, False, False)
-    steps = volume.affine[:3, :3]
-    unit = steps / np.linalg.norm(steps, axis=0)
-    wanted = [_TOWARDS[letter] for letter in spec.orientation]
-    # Of all ways to assign the image's axes to the wanted ones, the one they are nearest to.
-    first, second, third = max(
-        itertools.permutations((0, 1, 2)),
-        key=lambda axes: sum(abs(unit[w[0], a]) for w, a in zip(wanted, axes, strict=True)),
-    )
-    order = (first, second, third)
-    turned = [bool(unit[w[0], a] * w[1] < 0) for w, a in zip(wanted, order, strict=True)]
-    return order, (turned[0], turned[1], turned[2])
-
-
-def _grid(
-    spec: Input, shape: Shape, spacing: list[float | None]
-) -> tuple[Shape, tuple[float, float, float]]:
-    sizes, scale = list(shape), [1.0, 1.0, 1.0]
-    asked = range(3 - spec.axes, 3)
-    if spec.size is not None and spec.fit == "inside":
-        factor = max(shape[axis] / n for axis, n in zip(asked, spec.size, strict=True))
-        spacing, wanted = [1.0] * 3, (factor,) * spec.axes
-    else:
-        wanted = spec.spacing or ()
-    for at, axis in enumerate(asked):
-        own = spacing[axis]
-        if wanted and own is not None:
-            scale[axis] = wanted[at] / own
-            # Rounded up, so that every voxel of the image lies in a voxel of the model.
-            sizes[axis] = max(1, math.ceil(shape[axis] / scale[axis] - 1e-6))
-        elif spec.size is not None:
-            sizes[axis] = spec.size[at]
-            scale[axis] = shape[axis] / sizes[axis]
-    return (sizes[0], sizes[1], sizes[2]), (scale[0], scale[1], scale[2])

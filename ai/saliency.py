@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.grid import Shape
 from ai.outputs import ActivationMap, Occlusion
 from ai.postprocess import channels_first
-from ai.preprocess import Shape, resample
+from ai.preprocess import resample
 from ai.types import Code
 from config.errors import InferenceError
 

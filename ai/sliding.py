@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai import slabs
+from ai.grid import Shape
 from ai.inputs import Sliding
 from ai.postprocess import channels_first
-from ai.preprocess import Plan, Shape
+from ai.preprocess import Plan
 from ai.segments import Labels
 from config.errors import InferenceError
 

@@ -214,7 +214,7 @@ def test_a_patch_that_answers_in_another_shape_fails_the_job(
     g = Graph("smaller")
     g.named("MaxPool", ["x"], ["y"], kernel_shape=[2, 2, 2], strides=[2, 2, 2])
     graph = g.serialized(
-        [("x", TensorProto.FLOAT, LOCAL)], [("y", TensorProto.FLOAT, ("N", 1, "d", "h", "w"))]
+        [("x", TensorProto.FLOAT, LOCAL)], [("y", TensorProto.FLOAT, ("N", "C", "d", "h", "w"))]
     )
     package = make_package(
         graph, basis="trained",
