@@ -212,16 +212,17 @@ def test_a_patch_that_answers_in_another_shape_fails_the_job(
     make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine
 ) -> None:
     g = Graph("smaller")
-    g.named("MaxPool", ["x"], ["y"], kernel_shape=[2, 2, 2], strides=[2, 2, 2])
+    half = g.op("MaxPool", "x", kernel_shape=[2, 2, 2], strides=[2, 2, 2])
+    g.named("Concat", [half] * 3, ["y"], axis=1)
     graph = g.serialized(
-        [("x", TensorProto.FLOAT, LOCAL)], [("y", TensorProto.FLOAT, ("N", "C", "d", "h", "w"))]
+        [("x", TensorProto.FLOAT, LOCAL)], [("y", TensorProto.FLOAT, ("N", 3, "d", "h", "w"))]
     )
     package = make_package(
         graph, basis="trained",
         input='dimensions = "3D"\nlayout = "NCDHW"\n[inputs.sliding]\npatch = [8, 8, 8]\n',
         output=output("NCDHW"),
     )  # fmt: skip
-    with pytest.raises(InferenceError, match=r"y has shape \(1, 1, 4, 4, 4\), which fits no"):
+    with pytest.raises(InferenceError, match=r"y has shape \(1, 3, 4, 4, 4\), which fits no"):
         engine.run(package, {"image": make_volume(np.zeros((9, 9, 9), np.int16))})
 
 
