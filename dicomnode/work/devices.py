@@ -13,6 +13,7 @@ import structlog
 
 from config.errors import ModelError
 from config.schema import Settings
+from dicomnode.work.borders import reported
 
 if TYPE_CHECKING:
     from ai.engine import Engine
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _FILE = "devices.json"
+_TEND_SECONDS = 5.0
 
 
 def loaded_models(data_dir: Path) -> list[dict[str, Any]]:
@@ -91,6 +93,22 @@ class DeviceBoard:
                 "model.provider_not_met",
                 model=row["model"], asked=row["asked"], runs=row["runs"], why=row["reason"],
             )  # fmt: skip
+
+
+def tend(settings: Settings, engine: Engine, stopping: threading.Event) -> None:
+    """Have the models of the routes ready and let idle ones go, until the worker ends.
+
+    Args:
+        settings: The node's settings.
+        engine: Runs the models.
+        stopping: Set when the worker ends.
+    """
+    if settings.models.preload:
+        with reported("loading models"):
+            preload(settings, engine, stopping)
+    while not stopping.wait(_TEND_SECONDS):
+        with reported("letting models rest"):
+            engine.sessions.rest()
 
 
 def preload(settings: Settings, engine: Engine, stopping: threading.Event) -> None:

@@ -28,6 +28,7 @@ from dicomnode.work.clock import ClockWatch
 from dicomnode.work.corrections import withdraw_superseded
 from dicomnode.work.counting import SourceCounter
 from dicomnode.work.couriers import Couriers
+from dicomnode.work.devices import DeviceBoard, tend
 from dicomnode.work.execute import Executor
 from dicomnode.work.lookout import Lookout
 from dicomnode.work.models import follow, make_engine, make_registry
@@ -74,7 +75,10 @@ class Worker:
             own_id,
             decoder=self.decoder,
         )
-        self._engine = make_engine(settings, self.registry)
+        self._engine = make_engine(settings, self.registry, data_dir)
+        board = DeviceBoard(data_dir, settings, self._engine.sessions.loaded)
+        board.show()
+        self._engine.sessions.changed = board.show
         executor = Executor(
             settings, self.ledger, self.store, self.registry, self._engine, decoder=self.decoder
         )
@@ -93,6 +97,8 @@ class Worker:
         rate = self.settings.storage.scrub_bytes_per_second
         scrubbing = (self._stopping, self.ledger, self.store, rate)
         threads.append(threading.Thread(target=scrub_until, args=scrubbing, name="scrub"))
+        tending = (self.settings, self._engine, self._stopping)
+        threads.append(threading.Thread(target=tend, args=tending, name="models"))
         looking = (self._stopping,)
         threads.append(threading.Thread(target=self._lookout.run, args=looking, name="lookout"))
         for thread in threads:
