@@ -149,15 +149,18 @@ def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], empty: 
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def say_breakers(noun: str, breakers: Mapping[str, Mapping[str, Any]]) -> None:
-    """One line for each thing that failed since it last did what was asked.
+def say_breakers(
+    noun: str, breakers: Mapping[str, Mapping[str, Any]], *, closed: bool = False
+) -> None:
+    """One line for each thing that is left in peace since it failed again and again.
 
     Args:
         noun: What they are: "Model".
         breakers: The circuit breaker of each, by its name, as `storage.overview` gives them.
+        closed: One too for what failed when it was last tried.
     """
     for name, breaker in breakers.items():
-        if breaker["failures"]:
+        if breaker["state"] != "closed" or (closed and breaker["failures"]):
             again = shown("retry_at", breaker["retry_at"])
             say(
                 f"{noun} {name}: circuit breaker {breaker['state']} after {breaker['failures']} "

@@ -148,7 +148,7 @@ def deliveries(
         show_json(rows)
     else:
         show_rows(rows, _DELIVERY_COLUMNS, "There is no delivery.")
-        say_breakers("Destination", overview.destinations())
+        say_breakers("Destination", overview.destinations(), closed=True)
 
 
 @deliveries_app.command("retry")
