@@ -291,3 +291,38 @@ def test_a_colour_image_reaches_the_model_as_red_green_and_blue(medai: Run, tmp_
     assert said == pytest.approx(
         {"Mean red": red, "Mean green": green, "Mean blue": blue}, abs=1e-3
     )
+
+
+SCORED = """\
+[output]
+task = "classification"
+
+[[output.finding]]
+name = "bright left"
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["112033", "DCM", "Abnormal opacity"]
+description = "The left half of the image is bright."
+severity = 0.5
+score = { tensor = "s", index = 0, threshold = 0.1 }
+
+[ensemble]
+flips = [["columns"]]
+"""
+
+
+@pytest.mark.feature("P07", "F24")
+def test_the_uncertainty_of_an_ensemble_stands_in_the_report(medai: Run, tmp_path: Path) -> None:
+    g = Graph("left")
+    half = g.op("Slice", "x", g.whole(0), g.whole(16), g.whole(3))
+    g.named("ReduceMean", [half, g.whole(1, 2, 3)], ["s"], keepdims=0)
+    graph = g.serialized(
+        [("x", TensorProto.FLOAT, ("N", 1, "H", "W"))], [("s", TensorProto.FLOAT, ("N",))]
+    )
+    more = RGB.replace('colour = "rgb"\nchannels = 3\n', "").replace("[0, 100]", "[0, 1]")
+    package(Path("models/sides/1.0.0"), graph, SCORED, more=more, results='["sr"]')
+    image = factories.us_image()
+    image.PixelData = np.repeat([[204] * 16 + [51] * 16], 24, axis=0).astype(np.uint8).tobytes()
+    factories.write([image], tmp_path / "source")
+    report = infer(medai, tmp_path / "source", "sides@1.0.0")["SR"]
+    said = [(value, unit) for name, value, unit in numbers(report) if name.startswith("Certainty")]
+    assert said == [(pytest.approx(30.0, abs=1e-4), "%"), (50.0, "%")]
