@@ -13,6 +13,10 @@ from storage.db import Change
 from storage.records import Delivery, Job, Result
 from storage.watch_records import ModelCount, Run, Score, StageTime
 
+STAGES = (
+    *("queue", "decode", "content", "preprocess", "run", "postprocess", "saliency"),
+    *("encode", "prove", "deliver"),
+)
 MOST_FINDINGS = 200
 """Findings of one run whose scores are kept, the most significant; all are counted."""
 _ON_THE_WAY = ("waiting", "sending", "refused", "dead")
@@ -128,7 +132,7 @@ def runs_since(model: str, since: float, mode: str = "live") -> int:
 
 
 def stage_seconds(model: str, since: float, *, most: int = 10000) -> dict[str, list[float]]:
-    """The times of a model's runs since then, rising, by stage; of the newest `most` runs."""
+    """The times of a model's newest runs since then, rising, by stage in the order of `STAGES`."""
     newest = _newest(model, since, most)
     rows = (
         StageTime.select(StageTime.stage, StageTime.seconds)
@@ -139,7 +143,8 @@ def stage_seconds(model: str, since: float, *, most: int = 10000) -> dict[str, l
     found: dict[str, list[float]] = {}
     for stage, seconds in rows:
         found.setdefault(stage, []).append(seconds)
-    return found
+    place = {stage: number for number, stage in enumerate(STAGES)}
+    return {stage: found[stage] for stage in sorted(found, key=lambda name: place.get(name, 99))}
 
 
 def run_seconds(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage import alerts, attempts, dispatch, feedback, figures, outbox
@@ -172,6 +173,62 @@ def test_the_last_word_on_an_answer_counts(ledger: Ledger) -> None:
     found = feedback.acceptance(MODEL)
     assert found.answers["correct"] == 1
     assert found.findings == {}  # which of the two was wrong nobody said
+
+
+JOBS = st.lists(
+    st.tuples(
+        st.integers(0, 3),  # findings of the answer
+        st.lists(st.tuples(st.integers(-1, 3), st.sampled_from(feedback.VERDICTS)), max_size=5),
+    ),
+    max_size=6,
+)
+_numbers = itertools.count(1)
+
+
+@pytest.mark.feature("P46")
+@given(JOBS)
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_for_any_verdicts_the_figures_are_those_of_counting_by_hand(
+    ledger: Ledger, answers: list[tuple[int, list[tuple[int, str]]]]
+) -> None:
+    model = f"m@{next(_numbers)}"
+    accepted = rejected = there = gone = told = 0
+    for findings, words in answers:
+        job = next(_numbers) + 10**6
+        last: dict[int, str] = {}
+        with ledger.transaction() as change:
+            run = Run.create(
+                **{"job": job, "model": model, "model_digest": "d", "mode": "live"},
+                **{"provider": "p", "findings": findings, "reviews": 0, "finished_at": change.now},
+            )
+            for number in range(findings):
+                Score.create(run=run, kind="finding", name=str(number))
+            for number, verdict in words:
+                if number < findings:
+                    last[number] = verdict
+                    Feedback.create(
+                        **{"job": job, "model": model, "model_digest": "d", "verdict": verdict},
+                        **{"finding": "" if number < 0 else str(number), "source": "command"},
+                        **{"said_by": "reader", "document_uid": "", "noted_at": change.now},
+                    )
+        if not last:
+            continue
+        told += 1
+        single = set(last.values()) if -1 not in last else {last[-1]}
+        accepted += single == {"accept"}
+        rejected += single == {"reject"}
+        whole = None if last.get(-1) == "correct" else last.get(-1)
+        for number in range(findings):
+            word = last.get(number, whole)
+            there += word in ("accept", "correct")
+            gone += word == "reject"
+    found = feedback.acceptance(model)
+    assert found.acceptance == Share.among(accepted, told)
+    assert found.rejection == Share.among(rejected, told)
+    assert found.ppv() == Share.among(there, there + gone)
+    assert feedback.acceptance(model, newest=1000) == found
 
 
 def test_one_document_is_heard_once(ledger: Ledger) -> None:
