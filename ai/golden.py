@@ -36,7 +36,8 @@ class Case:
         volume: The primary input.
         labels: Expected labels in the input's grid, or None.
         findings: Expected findings in any order: ``name``, ``confidence``, ``measurements`` (their
-            values), ``evaluations`` (their code values) and ``region`` (its points).
+            values), ``evaluations`` (their code values), ``region`` (its points) and, where it
+            matters, ``slice_index`` (the region's slice, from 0).
         voxels: Share of voxels whose label may differ.
         relative: By how much a number may differ, as a share of the expected one; pixels of a
             region may differ by one where it is not 0.
@@ -58,6 +59,7 @@ class _Expected(Table):
     measurements: tuple[Number, ...]
     evaluations: tuple[str, ...]
     region: tuple[tuple[Number, Number], ...] | None
+    slice_index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,10 @@ def _differences(given: Finding, wanted: Mapping[str, Any], relative: float) -> 
     answers = [entry.value.value for entry in given.evaluations]
     if answers != wanted["evaluations"]:
         problems.append(f"{given.name}: answers {answers}, not {wanted['evaluations']}")
+    place, slice_index = given.region, wanted.get("slice_index")
+    if slice_index is not None and (place is None or place.slice_index != slice_index):
+        where = "nowhere" if place is None else f"on slice {place.slice_index}"
+        problems.append(f"{given.name}: {where}, not on slice {slice_index}")
     points = None if given.region is None else given.region.points.reshape(-1).tolist()
     corners = None if wanted["region"] is None else np.ravel(wanted["region"]).tolist()
     for what, found, expected, slack in (

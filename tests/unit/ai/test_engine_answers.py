@@ -109,3 +109,68 @@ def test_of_equal_weight_the_larger_comes_first_and_ties_stay_as_declared(
     assert [entry.name for entry in answer.findings] == ["grave", "large", "large too", "small"]
     assert answer.findings[0].region is not None
     assert answer.findings[0].region.points[[0, 2]].tolist() == [[0, 0], [5, 6]]
+
+
+CLASSES = "\n".join(
+    f"""\
+[[output.finding]]
+name = "{name}"
+description = "One."
+severity = 0.5
+score = {{ tensor = "s", index = {index}, activation = "softmax", best = true, threshold = 0.0 }}
+{CODES}
+"""
+    for index, name in ((1, "medium"), (2, "bright"))
+)
+
+
+def classifier(axes: int, channels: int) -> bytes:
+    """Logits of dark, medium and bright, by how far the mean lies from 0, 50 and 100."""
+    g = Graph("classes")
+    mean = g.op("ReduceMean", "x", g.whole(*range(1, axes + 2)), keepdims=0)
+    column = g.op("Unsqueeze", mean, g.whole(1))
+    apart = g.op("Abs", g.op("Sub", column, g.real(0.0, 50.0, 100.0)))
+    g.named("Neg", [apart], ["s"])
+    shape = ("N", channels, *"DHW"[3 - axes :])
+    return g.serialized([("x", TensorProto.FLOAT, shape)], [("s", TensorProto.FLOAT, ("N", 3))])
+
+
+@pytest.mark.feature("P09", "F09")
+def test_a_whole_volume_is_classified_by_its_best_class(
+    make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine
+) -> None:
+    package = make_package(
+        classifier(3, 1),
+        basis="trained",
+        input='dimensions = "3D"\nlayout = "NCDHW"\nsize = [4, 4, 4]',
+        output='[output]\ntask = "classification"\n' + CLASSES,
+    )
+    for value, expected in ((3, []), (40, ["medium"]), (90, ["bright"])):
+        answer = engine.run(package, {"image": make_volume(np.full((6, 5, 7), value, np.int16))})
+        assert [finding.name for finding in answer.findings] == expected
+
+
+@pytest.mark.feature("P09", "F09")
+@pytest.mark.parametrize(("over", "expected"), [("max", {"medium", "bright"}), ("mean", set())])
+def test_slices_with_their_neighbours_are_classified_together(
+    make_package: PackageMaker,
+    make_volume: VolumeMaker,
+    engine: Engine,
+    over: str,
+    expected: set[str],
+) -> None:
+    package = make_package(
+        classifier(2, 3),
+        basis="trained",
+        input=(
+            'dimensions = "2.5D"\nneighbours = 1\nchannels = 3\napply = "slices"\nbatch = 2\n'
+            'layout = "NCHW"\nbody_above = -500.0\ncrop = { to = "body" }'
+        ),
+        output=f'[output]\ntask = "classification"\nover_slices = "{over}"\n'
+        + CLASSES.replace("best = true, threshold = 0.0", "threshold = 0.9"),
+    )
+    voxels = np.zeros((7, 4, 4), np.int16)
+    # With its neighbours one slice is bright for certain, and four are medium.
+    voxels[2:5] = 100
+    answer = engine.run(package, {"image": make_volume(voxels)})
+    assert {finding.name for finding in answer.findings} == expected
