@@ -15,7 +15,7 @@ from dicomnode.net.walk import is_uid
 from storage.records import PROCEDURE_STEP
 from tests.sources import match
 
-EXAMPLES = settings(max_examples=200, deadline=None)
+EXAMPLES = settings(max_examples=100, deadline=None)
 
 quiet_pynetdicom()
 uids = st.lists(st.integers(0, 10**9), min_size=1, max_size=5).map(
