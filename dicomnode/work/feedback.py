@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from config.errors import InputError, MalformedError, StorageError
 from config.watch import WatchSettings
+from dicomnode.results.provenance import made_here
 from dicomnode.results.uids import result_uid
 from dicomnode.results.verdicts import Assessment, VerdictCodes, assessment_of, statements
 from dicomnode.results.withdrawal import rejected_by
@@ -77,21 +78,16 @@ class FeedbackDesk:
                 noted += feedback.add(change, job, said, actor=actor)
         log.info("feedback.received", instance=row.id, noted=noted)
 
-    def _of_note(self, header: Dataset) -> list[tuple[Job, list[Said]]]:
-        """A rejection note that names results says that they are wrong."""
+    @staticmethod
+    def _of_note(header: Dataset) -> list[tuple[Job, list[Said]]]:
+        """A rejection note of somebody else that names results says that they are wrong."""
         code, named = rejected_by(header) or ("", frozenset())
-        if code not in _WRONG:
+        if code not in _WRONG or made_here(header):
             return []
         study, document = str(header.StudyInstanceUID), str(header.SOPInstanceUID)
-        jobs = _jobs_of({uid for _, uid in named}, study)
+        distinct = {job.id: job for job in _jobs_of({uid for _, uid in named}, study).values()}
         word = _said("reject", "rejection note", document)
-        return [(job, [word]) for job in jobs.values() if not self._is_own(job, document)]
-
-    @staticmethod
-    def _is_own(job: Job, document_uid: str) -> bool:
-        """Whether it is the note by which this node withdrew the results itself."""
-        own = (Result.sop_instance_uid == document_uid) & (Result.job == job)
-        return bool(Result.select().where(own).exists())
+        return [(job, [word]) for job in distinct.values()]
 
     def _of_document(self, header: Dataset) -> list[tuple[Job, list[Said]]]:
         found = assessment_of(header, self._codes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from config.schema import RouteSettings, Settings
 from dicomnode.results import codes
 from dicomnode.results.content import named, walk
 from dicomnode.results.verdicts import assessment_of
+from dicomnode.results.withdrawal import build_withdrawal
+from dicomnode.results.write import to_bytes
 from dicomnode.work.feedback import verdict_codes
 from dicomnode.work.worker import Worker
 from storage import feedback
@@ -161,7 +165,14 @@ def test_our_own_report_sent_back_says_nothing(desk: Desk) -> None:
 def test_a_rejection_note_on_results_rejects_them(
     desk: Desk, title: str, heard: list[tuple[str, str, str]]
 ) -> None:
-    assert desk.hear(factories.rejection_note([desk.result()], title)) == heard
+    note = factories.rejection_note([desk.result(), desk.result("seg")], title)
+    assert desk.hear(note) == heard
+
+
+def test_the_note_by_which_this_node_withdraws_results_says_nothing_of_them(desk: Desk) -> None:
+    moment = datetime.now(UTC).astimezone()
+    note = build_withdrawal([desk.result()], desk.job.identity, "113001", moment)
+    assert desk.hear(dcmread(BytesIO(to_bytes(note)))) == []
 
 
 def test_a_document_of_hostile_values_is_kept_and_says_nothing(desk: Desk) -> None:
