@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
@@ -223,7 +224,7 @@ class SessionCache:
         manifest = package.manifest
         try:
             session = self._session(package, graph, provider)
-        except RUNTIME_ERRORS as error:
+        except _NOT_LOADED as error:
             if provider != "cpu":
                 raise _OtherProviderError(one_line(error)) from error
             raise InferenceError(
@@ -254,6 +255,10 @@ class SessionCache:
             if provider != "cpu":
                 raise _OtherProviderError(str(error)) from error
             raise
+        if provider == "tensorrt" and self._compiled is not None:
+            # Engines for shapes that the graph leaves open are built by the first run.
+            with suppress(OSError):
+                self._compiled.seal(self._engines(self._compiled, package, graph))
         return loaded
 
     def _session(self, package: Package, graph: str, provider: Provider) -> ort.InferenceSession:
@@ -261,26 +266,25 @@ class SessionCache:
         kept = self._compiled if len(content) < _LARGEST_KEPT else None
         if kept is None or provider == "cuda":
             return self._started(content, provider, {})
-        key = kept.key(package.digest, graph, provider)
         if provider == "tensorrt":
-            return self._with_engines(content, kept, key)
+            place = self._engines(kept, package, graph)
+            kept.proved(place.name)
+            place.mkdir(parents=True, exist_ok=True)
+            engines = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(place)}
+            return self._started(content, provider, {}, engines)
+        key = kept.key(package.digest, graph, provider)
         ready = kept.read(key, _GRAPH)
         if ready is not None:
             return self._started(ready, provider, {"graph_optimization_level": _AS_IT_IS})
-        with suppress(OSError, *RUNTIME_ERRORS), kept.make(key) as folder:
+        with suppress(*_NOT_LOADED), kept.make(key) as folder:
             into = {"optimized_model_filepath": str(folder / _GRAPH)}
             return self._started(content, provider, into)
         # The disk did not take it, or the graph cannot be written.
         return self._started(content, provider, {})
 
-    def _with_engines(self, content: bytes, kept: CompiledGraphs, key: str) -> ort.InferenceSession:
-        """A session of TensorRT, which writes its engines into a folder and reads them again."""
-        place = kept.proved(key) or kept.folder / key
-        place.mkdir(parents=True, exist_ok=True)
-        engines = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(place)}
-        session = self._started(content, "tensorrt", {}, engines)
-        kept.seal(place)
-        return session
+    def _engines(self, kept: CompiledGraphs, package: Package, graph: str) -> Path:
+        """Where TensorRT writes its engines and reads them again."""
+        return kept.folder / kept.key(package.digest, graph, "tensorrt")
 
     def _started(
         self,
@@ -305,6 +309,7 @@ class SessionCache:
         return session
 
 
+_NOT_LOADED: tuple[type[Exception], ...] = (OSError, *RUNTIME_ERRORS)
 _AS_IT_IS = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 
 
