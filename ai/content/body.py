@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ai.types import Volume
 
 GRID_MM = 3.0  # of the coarse grid; a finer image is thinned, a coarser one stays
+MOST_SLICES = 64  # of the coarse grid
 _AIR_HU = -300.0
 _ROUNDS = 12  # of the search for a threshold
 _LOW = 0.15  # of the way from the dark mean to the bright one: dim tissue is tissue
@@ -109,6 +110,7 @@ def _patient_axes(
     known = [step if step is not None else GRID_MM for step in volume.spacing]
     spacing = [known[axis] for axis in order]
     thin = [max(1, round(GRID_MM / step)) for step in spacing]
+    thin[0] = max(thin[0], -(-turned.shape[0] // MOST_SLICES))
     view = turned[
         tuple(
             slice(None, None, -step if flip else step)
@@ -124,9 +126,7 @@ def _patient_axes(
 def _largest(mask: Mask, spacing: tuple[float, float, float], plane: str | None) -> Mask | None:
     """The largest component after thin things are cut off, cavities filled plane by plane."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    opened = sitk.BinaryMorphologicalOpening(
-        image, _radius(_COUCH_MM, spacing), sitk.sitkBall, 0, 1
-    )
+    opened = sitk.BinaryMorphologicalOpening(image, _radius(_COUCH_MM, spacing), sitk.sitkBox, 0, 1)
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(opened))
     found: Mask = sitk.GetArrayFromImage(parts) == 1
     return _filled(found, plane) if found.any() else None
@@ -135,7 +135,7 @@ def _largest(mask: Mask, spacing: tuple[float, float, float], plane: str | None)
 def _closed(mask: Mask, spacing: tuple[float, float, float]) -> Mask:
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     radius = _radius(_GAP_MM, spacing)
-    closed = sitk.BinaryMorphologicalClosing(image, radius, sitk.sitkBall, 1, True)
+    closed = sitk.BinaryMorphologicalClosing(image, radius, sitk.sitkBox, 1, True)
     found: Mask = sitk.GetArrayFromImage(closed).astype(bool)
     return found
 

@@ -18,13 +18,16 @@ from ai.types import Volume
 
 Floats = NDArray[np.float32]
 
-# Modalities (PS3.3 C.7.3.1.1.1) that each family may rightly be called.
+# Modalities (PS3.3 C.7.3.1.1.1) that each family may rightly be called; OT, which says nothing, is
+# never contradicted.
 MODALITIES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "CT": frozenset({"CT"}),
-        "MR": frozenset({"MR"}),
-        "radiograph": frozenset({"CR", "DX", "MG", "RG", "XA", "RF", "IO", "PX"}),
-        "screen": frozenset({"US", "OT", "SC", "XC", "ES", "GM", "SM", "IVUS", "OP", "DOC"}),
+        "CT": frozenset({"CT", "OT"}),
+        "MR": frozenset({"MR", "OT"}),
+        "radiograph": frozenset(
+            {"CR", "DX", "MG", "RG", "XA", "RF", "IO", "PX", "BMD", "RTIMAGE", "OT"}
+        ),
+        "screen": frozenset({"US", "XC", "ES", "GM", "SM", "IVUS", "OP", "DOC", "OT"}),
     }
 )
 

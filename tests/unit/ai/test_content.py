@@ -103,6 +103,7 @@ def test_flat_images_are_told_by_their_grey_levels(
     found = fingerprint(image)
     assert found.family.value == family
     assert remarks(found, Said(right), None) == ()
+    assert remarks(found, Said("OT"), None) == (), "that says nothing"
     (remark,) = remarks(found, Said(wrong), None)
     assert remark.sure
 

@@ -202,3 +202,18 @@ def test_a_dry_run_says_what_the_pixels_show_and_what_comes_of_it(
     (look,) = json.loads(capsys.readouterr().out)["series"][0]["content"]
     assert look["shown"]["image"]["family"] == {"value": "screen", "confidence": 1.0}
     assert look["why_not"].startswith("not given to xr-quality@1.0.0")
+
+
+def test_a_later_object_takes_the_place_of_a_skipped_job(
+    run_job: Callable[..., Job], tmp_path: Path, registry: Registry
+) -> None:
+    first = screen_as_cr()
+    run_job(first, content="skip")
+    route = RouteSettings(name="CR", when={"Modality": "CR"}, model="xr-quality", content="skip")
+    node = Node(tmp_path, registry, routes=(route,))
+    corrected = screen_as_cr()
+    corrected.PatientID = "CORRECTED"
+    node.receive([corrected])
+    assert node.step() == 1
+    node.close()
+    assert job_states() == ["superseded", "queued"]
