@@ -1,6 +1,6 @@
 """Networks of the size that hospitals run, with seeded random weights, as model packages.
 
-``python -m tests.bench.networks FOLDER`` writes ``densenet/1.0.0`` and ``unet/1.0.0`` below it.
+``python -m tests.bench.networks FOLDER|--smoke`` writes ``densenet/1.0.0`` and ``unet/1.0.0`` below it.
 
 `densenet` has the layers of DenseNet-121 (Huang et al. 2017: growth 32, blocks of 6, 12, 24 and
 16) for one image of 224 × 224: 7.0 million parameters, 2.8 G multiplications and additions an
@@ -11,7 +11,8 @@ nothing: they cost what a trained network of their shape costs.
 
 from __future__ import annotations
 
-import sys
+import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,19 @@ def _written(folder: Path, name: str, text: str, graph: bytes) -> Package:
     return read_package(place)
 
 
+def main() -> None:
+    """Write both packages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="into a folder that is removed again")
+    arguments = parser.parse_args()
+    if arguments.folder is None and not arguments.smoke:
+        parser.error("name a folder")
+    with tempfile.TemporaryDirectory() as name:
+        for make in (densenet, unet):
+            made = make(arguments.folder or Path(name))
+            print(made.manifest.reference, made.digest)
+
+
 if __name__ == "__main__":
-    for made in (densenet(Path(sys.argv[1])), unet(Path(sys.argv[1]))):
-        print(made.manifest.reference, made.folder)
+    main()
