@@ -1,6 +1,6 @@
 """Networks of the size that hospitals run, with seeded random weights, as model packages.
 
-``python -m tests.bench.networks FOLDER|--smoke`` writes ``densenet/1.0.0`` and ``unet/1.0.0`` below it.
+``python -m tests.bench.networks FOLDER|--smoke`` writes ``densenet/1.0.0`` and ``unet/1.0.0``.
 
 `densenet` has the layers of DenseNet-121 (Huang et al. 2017: growth 32, blocks of 6, 12, 24 and
 16) for one image of 224 × 224: 7.0 million parameters, 2.8 G multiplications and additions an
