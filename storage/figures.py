@@ -17,6 +17,8 @@ STAGES = (
     *("queue", "decode", "content", "preprocess", "run", "postprocess", "saliency"),
     *("encode", "prove", "deliver"),
 )
+NUMBER = "number of findings"
+"""A score of every answer: what is reported more or less often than it was shows in it."""
 MOST_FINDINGS = 200
 """Findings of one run whose scores are kept, the most significant; all are counted."""
 _ON_THE_WAY = ("waiting", "sending", "refused", "dead")
@@ -79,7 +81,8 @@ def record(change: Change, job: Job, outcome: Outcome, seconds: Mapping[str, flo
     )
     times = [(run.id, stage, took) for stage, took in ({"queue": waited} | dict(seconds)).items()]
     StageTime.insert_many(times, [StageTime.run, StageTime.stage, StageTime.seconds]).execute()
-    rows = [row for said in outcome.findings[:MOST_FINDINGS] for row in _scores(run, said)]
+    rows: list[_ScoreRow] = [(run.id, "answer", NUMBER, float(len(outcome.findings)), False)]
+    rows += [row for said in outcome.findings[:MOST_FINDINGS] for row in _scores(run, said)]
     for start in range(0, len(rows), 500):
         Score.insert_many(rows[start : start + 500], _SCORE_FIELDS).execute()
     if job.mode != "live":
@@ -90,10 +93,11 @@ def record(change: Change, job: Job, outcome: Outcome, seconds: Mapping[str, flo
         count(change, job.model, {"empty": 1})
 
 
+_ScoreRow = tuple[int, str, str, float | None, bool]
 _SCORE_FIELDS = [Score.run, Score.kind, Score.name, Score.value, Score.needs_review]
 
 
-def _scores(run: Run, said: Said) -> Iterable[tuple[int, str, str, float | None, bool]]:
+def _scores(run: Run, said: Said) -> Iterable[_ScoreRow]:
     yield run.id, "finding", said.name, said.score, said.needs_review
     for name, value in said.measurements.items():
         yield run.id, "measurement", name, value, False

@@ -59,8 +59,9 @@ class StageTime(Record):
 class Score(Record):
     """One number of a run.
 
-    `kind` is ``finding``, with the model's confidence or null where it defines none, or
-    ``measurement``; `name` is the finding's, with the codes of what was measured.
+    `kind` is ``finding``, with the model's confidence or null where it defines none,
+    ``measurement``, or ``answer`` for the number of findings; `name` is the finding's, with the
+    codes of what was measured.
     """
 
     id = AutoField()

@@ -56,6 +56,7 @@ def test_a_finished_job_leaves_its_scores_and_times_in_rows_of_their_own(ledger:
     )
     scores = Score.select(Score.kind, Score.name, Score.value, Score.needs_review).tuples()
     assert list(scores) == [
+        ("answer", "number of findings", 2.0, False),
         ("finding", "bone", 0.9, False),
         ("measurement", "bone/118565006", 12.5, False),
         ("finding", "lung", None, True),
@@ -85,7 +86,7 @@ def test_what_happened_to_a_model_stays_counted_when_its_rows_go(ledger: Ledger)
     Run.update(finished_at=Run.finished_at - 10 * DAY).where(Run.id < 3).execute()
     assert prune(ledger, keep_days=9, keep_runs=100) == 2
     assert [row.id for row in Run.select()] == [3]
-    assert Score.select().count() == 3
+    assert Score.select().count() == 4
     assert {each.run_id for each in StageTime.select()} == {3}
     assert figures.counts() == before
     assert prune(ledger, keep_days=9, keep_runs=100) == 0

@@ -26,6 +26,7 @@ from dicomnode.work.models import make_engine
 from storage import alerts, feedback, overview
 from storage.breaker import DESTINATIONS, MODELS
 from storage.db import Ledger, open_ledger
+from storage.figures import NUMBER
 from storage.objects import ObjectStore
 from storage.records import AuditEvent, Instance, Job
 from storage.watch_records import Alert, Baseline, Drift, Notice, Run, Score, StageTime
@@ -53,7 +54,7 @@ class Place:
 
     def run(self, *scores: float, model: str = MODEL, digest: str = DIGEST, **more: Any) -> None:
         """One run a score."""
-        stages = more.pop("stages", {"run": 1.0})
+        stages, name = more.pop("stages", {"run": 1.0}), more.pop("name", "bone")
         with self.ledger.transaction() as change:
             for score in scores:
                 row = Run.create(
@@ -63,7 +64,7 @@ class Place:
                     **{"mode": "live", "provider": CPU, "findings": 1, "reviews": 0, **more},
                     finished_at=change.now + Run.select().count() * 1e-3,
                 )
-                Score.create(run=row, kind="finding", name="bone", value=score)
+                Score.create(run=row, kind="finding", name=name, value=score)
                 for stage, seconds in stages.items():
                     StageTime.insert(run=row, stage=stage, seconds=seconds).execute()
 
@@ -154,6 +155,17 @@ def test_a_score_that_was_always_the_same_drifts_when_it_is_not_any_more(place: 
     assert place.wrong() == []
     place.run(*[0.3] * 40)
     assert place.wrong() == [f"drift {MODEL}"]
+
+
+@pytest.mark.feature("P47")
+def test_a_finding_that_is_reported_more_often_than_it_was_raises_an_alert(place: Place) -> None:
+    place.run(*[0, 0, 0, 0, 1] * 8, name=NUMBER)
+    place.wrong()
+    place.run(*[0, 0, 0, 0, 1] * 5, name=NUMBER)
+    assert place.wrong() == []
+    place.run(*[0, 1, 2, 1, 1] * 8, name=NUMBER)
+    assert place.wrong() == [f"drift {MODEL}"]
+    assert "'number of findings'" in alerts.raised()[0].reason
 
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
