@@ -40,14 +40,14 @@ def moment_of(header: Dataset) -> str:
 
 
 def contradiction(current: Dataset, earlier: Dataset) -> str | None:
-    """What says that two studies under one ID are of different persons, or None."""
-    for keyword in ("PatientBirthDate", "PatientSex"):
+    """What says that two studies are of different persons, or None."""
+    for keyword in ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"):
         try:
             said = {text(header, keyword) for header in (current, earlier)} - {""}
         except MalformedError:
             said = set()
         if len(said) > 1:
-            return f"its patient has the same ID and another {keyword}"
+            return f"its patient has another {keyword}"
     return None
 
 

@@ -24,6 +24,7 @@ from dicomnode.results.provenance import ModelFacts, Provenance
 from dicomnode.results.rendering import annotated_picture
 from dicomnode.results.write import to_bytes
 from dicomnode.series.decode import Decoder, decode_here
+from dicomnode.series.priors import contradiction
 from dicomnode.series.volume import LoadedSeries, load_series
 from dicomnode.work.content import Judgement, judge, require, with_doubts
 from dicomnode.work.deadline import Deadline
@@ -174,6 +175,11 @@ def _check_inputs(package: Package, loaded: Mapping[str, LoadedSeries]) -> None:
     if len(places) > 1:
         why = "the inputs lie in different frames of reference"
         raise SeriesError("model-input", f"{reference} cannot take them: {why}")
+    primary = loaded[package.manifest.input.role].headers[0]
+    for role in _priors(package):
+        other = contradiction(primary, loaded[role].headers[0]) if role in loaded else None
+        if other is not None:
+            raise SeriesError("model-input", f"{reference} cannot take {role!r}: {other}")
     known = {spec.role for spec in package.manifest.inputs}
     for role, entry in loaded.items():
         if role not in known:

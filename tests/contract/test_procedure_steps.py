@@ -16,6 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from config.errors import StorageError
 from storage import procedures
 from tests.contract.conftest import Node, StartNode
 from tests.contract.wire import STORE, Wire, command, pdu, pdv
@@ -230,6 +231,26 @@ def test_another_service_or_class_is_not_served(node: Node) -> None:
         assert answer.Status == 0x0118
         answer, _ = assoc.send_n_create(step(), MPPS, None)
         assert answer.Status == 0x0117
+
+
+def test_what_the_node_cannot_keep_is_to_be_sent_again(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = {"ae_title": "CT1", "hosts": ["127.0.0.1"], "may": ["mpps"]}
+    full = start(peers=[peer], storage={"min_free": 1 << 60}, journal=False)
+    with modality(full) as assoc:
+        assert create(assoc, step()).Status == 0x0213
+    full.stop()
+    node = start(peers=[peer])
+    with modality(node) as assoc:
+
+        def failing(*_: object) -> None:
+            raise StorageError("the database is not usable now")
+
+        monkeypatch.setattr(procedures, "create", failing)
+        assert create(assoc, step()).Status == 0x0110
+        monkeypatch.undo()
+        assert create(assoc, step()).Status == 0x0000
 
 
 def test_a_broken_data_set_and_a_node_that_stops_are_answered(

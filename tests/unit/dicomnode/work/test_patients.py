@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from ai.engine import Engine
 from ai.package import MANIFEST
 from ai.registry import Registry, bundled_models_path
 from ai.seal import sealed
+from ai.session import SessionCache
+from config.errors import SeriesError
 from config.schema import ModelsSettings, RouteSettings, Settings
-from dicomnode.results.provenance import made_here
+from dicomnode.results.provenance import Provenance, made_here
 from dicomnode.series.explain import explain
+from dicomnode.work.pipeline import analyse, model_facts
 from dicomnode.work.worker import Worker
 from storage import jobs
 from storage.records import Job, Study
@@ -196,3 +201,25 @@ def test_a_dry_run_finds_it_among_the_files(registry: Registry, tmp_path: Path) 
     first, second = (found[each[0].StudyInstanceUID] for each in (before, now))
     assert first.package is None
     assert second.inputs["before"].subject == before[0].SeriesInstanceUID
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"]
+)
+def test_nobody_is_compared_with_another_person(models: Path, tmp_path: Path, keyword: str) -> None:
+    """Whoever chose the files, by hand say."""
+    said = {"PatientBirthDate": "19600101", "PatientSex": "F"}
+    other = said | {keyword: "19500101" if keyword == "PatientBirthDate" else "O"}
+    before, now = ct(1, "20250101", **other), ct(2, "20260101", **said)
+    with pytest.raises(SeriesError, match=f"'before': its patient has another {keyword}"):
+        infer(models, factories.write(now, tmp_path / "now"), factories.write(before, tmp_path))
+
+
+def infer(models: Path, now: list[Path], before: list[Path]) -> None:
+    registry = Registry([models])
+    package = registry.find("denser")
+    engine = Engine(registry, SessionCache(("cpu",), 1))
+    provenance = Provenance(
+        "0" * 64, datetime.now(UTC), "MEDAI", "2.25.1", "0", model_facts(package)
+    )
+    analyse(now, package, engine, provenance, others={"before": before})
