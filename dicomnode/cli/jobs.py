@@ -30,6 +30,7 @@ app = typer.Typer(help="Jobs: list, show, retry, cancel, prioritize.", no_args_i
 _COLUMNS = (
     "id",
     "model",
+    "mode",
     "route",
     "source",
     "priority",

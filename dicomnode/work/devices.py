@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import structlog
 from config.errors import ModelError
 from config.schema import Settings
 from dicomnode.work.borders import reported
+from dicomnode.work.inventory import idle_routes, uses
 
 if TYPE_CHECKING:
     from ai.engine import Engine
@@ -98,28 +99,47 @@ class DeviceBoard:
 def tend(settings: Settings, engine: Engine, stopping: threading.Event) -> None:
     """Have the models of the routes ready and let idle ones go, until the worker ends.
 
+    A version that comes into use meanwhile is loaded then.
+
     Args:
         settings: The node's settings.
         engine: Runs the models.
         stopping: Set when the worker ends.
     """
-    if settings.models.preload:
-        with reported("loading models"):
-            preload(settings, engine, stopping)
-    while not stopping.wait(_TEND_SECONDS):
-        with reported("letting models rest"):
-            engine.sessions.rest()
+    known: set[str] = set()
+    while not stopping.is_set():
+        if settings.models.preload:
+            with reported("loading models"):
+                known = preload(settings, engine, stopping, known)
+        if not stopping.wait(_TEND_SECONDS):
+            with reported("letting models rest"):
+                engine.sessions.rest()
 
 
-def preload(settings: Settings, engine: Engine, stopping: threading.Event) -> None:
-    """Load and warm the models that the routes name, so that the first job does not wait for it.
+def preload(
+    settings: Settings, engine: Engine, stopping: threading.Event, known: Collection[str] = ()
+) -> set[str]:
+    """Load and warm the versions that routes use, so that the first job does not wait for it.
 
     What cannot be loaded is logged; the job that needs it will say so too.
+
+    Args:
+        settings: The node's settings.
+        engine: Runs the models.
+        stopping: Set when the worker ends.
+        known: The versions that were in use before.
+
+    Returns:
+        The versions that are in use now, canaries and shadows too.
     """
-    for reference in dict.fromkeys(route.model for route in settings.routes):
-        if stopping.is_set():
-            return
+    idle = idle_routes(settings, engine.registry)
+    lost = [route.model for route in settings.routes if route.name in idle]
+    used = [*uses(settings, engine.registry), *lost]
+    for reference in used:
+        if reference in known or stopping.is_set():
+            continue
         try:
             engine.sessions.get(engine.registry.find(reference))
         except ModelError as error:
             log.warning("model.not_loaded", model=reference, why=str(error))
+    return set(used)

@@ -19,7 +19,7 @@ from ai.archive import unpack
 from ai.manifest import parse_manifest
 from ai.package import MANIFEST, Package, read_package
 from ai.registry import Registry, bundled_models_path
-from config.errors import ModelError, ModelFileError, UsageError
+from config.errors import ModelError, ModelFileError, StaleStateError, UsageError
 from config.schema import Settings
 from dicomnode.work.models import demand_signature, is_bundled, signed_by
 from storage import versions
@@ -208,7 +208,7 @@ def promote(
     Raises:
         UsageError: It is there already, or would go back.
         ModelError: There is no such version, or it is faulty.
-        StaleStateError: Another command moved it meanwhile.
+        StaleStateError: Another command moved it, or its files changed, meanwhile.
     """
     package, step = _step(reference, engine.registry)
     goes = to or NEXT.get(step.state)
@@ -217,6 +217,8 @@ def promote(
     if step.state == "production":
         raise UsageError(f"{reference} is in production; `models rollback` takes it back")
     proof = prove(package, settings, engine)
+    if proof.package.digest != package.digest:
+        raise StaleStateError(f"the files of {reference} changed while they were proved")
     if not proof.holds:
         versions.refuse(ledger, step.label, "model.refused", proof.problems, actor)
         return goes, proof

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ from config.schema import RouteSettings, Settings
 from dicomnode.results.provenance import Provenance
 from dicomnode.series.split import on_canary_side
 from dicomnode.work import life
+from dicomnode.work.devices import preload
 from dicomnode.work.models import follow, make_registry
 from dicomnode.work.pipeline import model_facts
 from dicomnode.work.worker import Worker
@@ -174,6 +176,23 @@ def test_a_worker_follows_what_commands_did(site: Site, worker: Worker) -> None:
     assert follow(worker.registry, engine)
     assert worker.registry.find("xr-quality").manifest.version == "1.0.0"
     assert {model.reference for model in engine.sessions.loaded()} == {V1}
+
+
+@pytest.mark.feature("F05")
+def test_a_version_is_loaded_when_it_comes_into_use(site: Site, worker: Worker) -> None:
+    engine, stopping = worker._engine, threading.Event()
+
+    def loaded(known: set[str], **route: object) -> tuple[set[str], set[str]]:
+        known = preload(site.settings(**route), engine, stopping, known)
+        return known, {model.reference for model in engine.sessions.loaded()}
+
+    assert loaded(set()) == ({V1}, {V1})
+    site.move(V2, "validation")
+    follow(worker.registry, engine)
+    assert loaded({V1}) == ({V1}, {V1})
+    assert loaded({V1}, shadow=True) == ({V1, V2}, {V1, V2})
+    engine.sessions.keep_only(set())
+    assert loaded({V1, V2}, canary=5) == ({V1, V2}, set())
 
 
 def test_a_job_keeps_the_version_it_was_queued_for(site: Site, worker: Worker) -> None:
