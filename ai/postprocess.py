@@ -72,16 +72,31 @@ def label_block(
     """
     if spec.encoding == "index":
         return _numbered(spec, segments, _in_grid(spec, tensor, shape)), None
-    scores = _probabilities(spec, segments, tensor, shape)
+    return chosen(spec, segments, probabilities(spec, segments, tensor, shape))
+
+
+def chosen(
+    spec: Labels, segments: Sequence[SegmentTable], scores: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Labels of probabilities in any grid.
+
+    Args:
+        spec: How they are selected.
+        segments: The segments there may be.
+        scores: ``(channels, slices, rows, columns)``.
+
+    Returns:
+        Labels ``(slices, rows, columns)``, and the probability of each voxel's label.
+    """
     fused = _fused(spec, segments, scores)
     numbers = np.array([0, *(entry.number for entry in segments)], np.uint8)
     if spec.select == "argmax":
         places = np.zeros(len(scores), np.intp)
         for place, entry in enumerate(segments):
             places[list(entry.all_sources)] = place + 1
-        chosen = places[scores.argmax(axis=0)]
-        sure = np.take_along_axis(fused, np.maximum(chosen - 1, 0)[None], axis=0)[0]
-        return numbers[chosen], np.where(chosen > 0, sure, scores.max(axis=0))
+        taken = places[scores.argmax(axis=0)]
+        sure = np.take_along_axis(fused, np.maximum(taken - 1, 0)[None], axis=0)[0]
+        return numbers[taken], np.where(taken > 0, sure, scores.max(axis=0))
     ranks = np.array([entry.priority for entry in segments], np.float32)[:, None, None, None]
     limits = np.array([entry.threshold for entry in segments], np.float32)[:, None, None, None]
     # A step of rank is more than any difference of probabilities.
@@ -101,7 +116,13 @@ def probability_block(
     Returns:
         ``(segments, slices, rows, columns)``, segments by number.
     """
-    scores = _probabilities(spec, segments, tensor, shape)
+    return of_segments(spec, segments, probabilities(spec, segments, tensor, shape))
+
+
+def of_segments(
+    spec: Labels, segments: Sequence[SegmentTable], scores: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Of the probabilities of channels those of segments, by number, clipped to [0, 1]."""
     by_number = sorted(segments, key=lambda entry: entry.number)
     return np.clip(_fused(spec, by_number, scores), 0.0, 1.0)
 
@@ -124,9 +145,13 @@ def _in_grid(spec: Labels, tensor: NDArray[Any], shape: Shape) -> NDArray[Any]:
     return scores
 
 
-def _probabilities(
-    spec: Labels, segments: tuple[SegmentTable, ...], tensor: NDArray[Any], shape: Shape
+def probabilities(
+    spec: Labels, segments: Sequence[SegmentTable], tensor: NDArray[Any], shape: Shape
 ) -> NDArray[np.float32]:
+    """Probabilities of every channel, ``(channels, slices, rows, columns)``.
+
+    Args and errors are those of `label_block`.
+    """
     scores = _in_grid(spec, tensor, shape)
     if len(scores) <= max(max(entry.all_sources) for entry in segments):
         raise InferenceError(f"{spec.tensor} has {len(scores)} channels, too few for its segments")

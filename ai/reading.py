@@ -14,6 +14,7 @@ from ai.manifest import Manifest
 from ai.preprocess import Plan
 from ai.segments import SegmentTable, segments_of
 from ai.settle import settle
+from ai.smooth import Smooth
 from ai.tally import Tally
 from ai.types import Answer, Volume
 
@@ -43,6 +44,9 @@ class Reading:
         # How sure the model is of each voxel, where segments change after the last run.
         surely = spec is not None and spec.confidence == "mean" and manifest.output.settles
         self._sure = np.zeros(shape, np.float16) if surely else None
+        resampled = plan.scale != (1.0, 1.0, 1.0)
+        linear = spec is not None and spec.interpolation == "linear" and resampled
+        self._smooth = Smooth(plan) if linear else None
         self.probabilities = (
             np.zeros((len(self._output.segment), *shape), np.float32) if kept else None
         )
@@ -66,6 +70,10 @@ class Reading:
             return
         grid = self._plan.padded_shape(stop - start)
         tensor, segments = tensors[spec.tensor], self._output.segment
+        if self._smooth is not None:
+            sure = postprocess.probabilities(spec, segments, tensor, grid)
+            self._take_smoothly(self._smooth, sure, start)
+            return
         self.take_labels(
             *postprocess.label_block(spec, segments, tensor, grid), start=start, stop=stop
         )
@@ -114,6 +122,10 @@ class Reading:
             return
         segments, shape = self._output.segment, (len(scores[0]), *scores.shape[2:])
         tensor = slabs.in_layout(spec.layout, scores)
+        if self._smooth is not None:
+            made = postprocess.probabilities(spec, segments, tensor, shape)
+            self._take_smoothly(self._smooth, made, first)
+            return
         labels, sure = postprocess.label_block(spec, segments, tensor, shape)
         start, stop = slabs.slices_of(plan, first, first + shape[0])
         plan.oriented(self.labels)[start:stop] = slabs.back(plan, labels, first)
@@ -126,6 +138,24 @@ class Reading:
             made = postprocess.probability_block(spec, segments, tensor, shape)
             for kept, segment in zip(self.probabilities, made, strict=True):
                 plan.oriented(kept)[start:stop] = slabs.back(plan, segment, first)
+
+    def _take_smoothly(self, smooth: Smooth, scores: NDArray[np.float32], first: int) -> None:
+        """Takes probabilities of some planes; labels are made of them in the image's grid."""
+        spec, plan = self._output.labels, self._plan
+        if spec is None or self.labels is None:
+            return
+        for start, own in smooth.take(scores, first):
+            labels, sure = postprocess.chosen(spec, self._output.segment, own)
+            stop = start + len(labels)
+            plan.oriented(self.labels)[start:stop] = labels
+            if self._sure is not None:
+                plan.oriented(self._sure)[start:stop] = sure
+            elif spec.confidence == "mean":
+                self._tally.add_probabilities(labels, sure)
+            if self.probabilities is not None:
+                of_segments = postprocess.of_segments(spec, self._output.segment, own)
+                for kept, segment in zip(self.probabilities, of_segments, strict=True):
+                    plan.oriented(kept)[start:stop] = segment
 
     def answer(self) -> Answer:
         """Everything that was said, but what the engine alone knows: times, provider, heat map.

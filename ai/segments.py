@@ -38,6 +38,9 @@ class Labels(Table):
         select: ``argmax``, the channel with the highest probability, 0 being no segment;
             ``threshold``, of the segments at or above their threshold the one of the highest
             priority, among equals the most probable.
+        interpolation: How a tensor of another grid comes back to that of the image: each voxel
+            takes the label of the model voxel that its centre lies in (``nearest``), or the
+            probabilities are interpolated and the labels made of them there (``linear``).
         confidence: ``mean``, a segment's confidence is the mean probability of its voxels.
         probabilities: Keep the probability of each segment in each voxel, for fractional
             segmentations; takes four bytes a voxel and segment.
@@ -49,6 +52,7 @@ class Labels(Table):
     encoding: Literal["index", "channels"]
     activation: Activation = "none"
     select: Literal["argmax", "threshold"] = "argmax"
+    interpolation: Literal["nearest", "linear"] = "nearest"
     confidence: Literal["none", "mean"] = "none"
     probabilities: bool = False
     undeclared: Literal["refused", "none"] = "refused"
@@ -60,9 +64,11 @@ class Labels(Table):
         if self.encoding == "index" and (
             (self.activation, self.select, self.confidence) != ("none", "argmax", "none")
             or self.probabilities
+            or self.interpolation != "nearest"
         ):
             raise ValueError(
-                'encoding = "index" has no activation, selection, confidence or probabilities'
+                'encoding = "index" has no activation, selection, interpolation, confidence or '
+                "probabilities"
             )
         return self
 
