@@ -43,13 +43,13 @@ class WatchSettings(Section):
     )
     scores: int = Field(
         200,
-        ge=20,
+        ge=10,
         le=100000,
         description="Newest scores of a finding that are compared with the model's reference; a "
         "model that brings none is compared with its own first ones, so many.",
     )
     fewest_scores: int = Field(
-        50, ge=10, le=100000, description="Scores below which no drift is told."
+        50, ge=5, le=100000, description="Scores below which no drift is told."
     )
     keep_days: Annotated[float, Field(ge=1, le=3650)] = Field(
         365, description="Days that scores, times and feedback are kept."

@@ -24,8 +24,8 @@ from tests.integration.looks import assert_chain_is_intact, send_all
 MODEL = "xr-quality@1.0.0"
 WATCH = """\
 [watch]
-scores = 20
-fewest_scores = 15
+scores = 10
+fewest_scores = 8
 
 [alerts]
 every_seconds = 0.2
@@ -73,17 +73,17 @@ def radiographs(first: int, count: int, *, faint: bool = False) -> list[Dataset]
 @pytest.mark.feature("P47", "F15", "F18", "P30")
 def test_inputs_that_change_raise_an_alert_and_a_webhook_gets_it_once(watched: Watched) -> None:
     node, server = watched.node, watched.server
-    watched.send(radiographs(0, 20), "usual", 20)
+    watched.send(radiographs(0, 10), "usual", 10)
     node.wait_until(lambda: node.rows("SELECT * FROM baseline"), "a baseline")
     assert node.rows("SELECT * FROM alert") == []
-    watched.send(radiographs(200, 15, faint=True), "faint", 35)
+    watched.send(radiographs(200, 8, faint=True), "faint", 18)
     node.wait_until(lambda: server.taken, "an alert at the webhook")
     (told,) = server.taken
     assert (told["alert"], told["subject"], told["state"]) == ("drift", MODEL, "raised")
     assert told["value"] > told["threshold"] == 0.25
     assert len(server.heard) == 2  # the server was not ready at first
     since = time.time()
-    watched.send(radiographs(300, 1, faint=True), "one more", 36)
+    watched.send(radiographs(300, 1, faint=True), "one more", 19)
     again = "SELECT * FROM drift WHERE computed_at > ?"
     node.wait_until(lambda: node.rows(again, since), "another look")
     assert len(server.taken) == 1
@@ -106,5 +106,5 @@ def test_a_report_that_comes_back_by_c_store_counts_as_feedback(watched: Watched
     send_all(node, factories.write([document], watched.folder / "back"))
     node.wait_until(lambda: node.rows("SELECT * FROM feedback"), "feedback")
     (figures,) = node.json("models", "figures", MODEL)
-    assert (figures["counts"]["runs"], figures["counts"]["accept"]) == (36, 1)
+    assert (figures["counts"]["runs"], figures["counts"]["accept"]) == (19, 1)
     assert {"queue", "decode", "run", "encode", "prove", "deliver"} <= figures["seconds"].keys()
