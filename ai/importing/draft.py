@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,12 +55,14 @@ class Draft:
             with what it was made of, or None where it is that very graph.
         notes: What a reader should know, one sentence each.
         questions: What is asked beside what any manifest needs.
+        options: ``[import]`` as it was answered.
     """
 
     known: Tree
     write: Callable[[Path, Manifest], str | None]
     notes: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
+    options: Tree = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def completed(draft: Draft, answers: Answers, options: Options) -> Draft:
     questions |= {each.path: each for each in missing if each.path not in questions}
     still = {path: each for path, each in questions.items() if not _said(known, path)}
     deepest = [each for path, each in still.items() if not any(path == p[:-1] for p in still)]
-    return replace(draft, known=known, questions=tuple(deepest))
+    return replace(draft, known=known, questions=tuple(deepest), options=answers.options)
 
 
 def _renumbered(segments: Tree) -> Tree:
@@ -199,7 +201,7 @@ def settled(draft: Draft, answers: Answers, source: str) -> tuple[str, Manifest]
 def told(draft: Draft, source: str) -> str:
     """Answers to be completed, as TOML: what is known, and each open question as a comment."""
     comments: dict[tuple[str, ...], list[str]] = {}
-    tree = draft.known
+    tree = draft.known | ({"import": draft.options} if draft.options else {})
     for question in draft.questions:
         *table, name = question.path
         tree = merged(tree, _nested(table))
@@ -254,7 +256,8 @@ def _named(dotted: str, listed: Tree) -> str:
     for part in dotted.split("."):
         if isinstance(here, list) and part.isdigit() and int(part) < len(here):
             here = here[int(part)]
-            parts.append(str(here.get(_NAMED.get(parts[-1], ""), part)))
+            name = _NAMED.get(parts[-1], "")
+            parts.append(str(here.get(name, part)) if isinstance(here, dict) else part)
         else:
             here = here.get(part) if isinstance(here, dict) else None
             parts.append(part)

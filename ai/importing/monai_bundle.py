@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import Field
 
 from ai.importing.codes import plain, structure
+from ai.importing.descriptions import one_line, read_tree, understood
 from ai.importing.draft import Draft, Options, Tree
 from ai.importing.extra import need
 from ai.importing.labels import segment
-from ai.importing.monai_config import Config, Expression, read_tree
+from ai.importing.monai_config import Config, Expression
 from ai.importing.monai_transforms import concluded, declared
 from ai.importing.questions import Question
 from ai.importing.torch_export import Shape, export, fill, load_script, load_state, parameters
@@ -88,6 +89,11 @@ def read(source: Path, options: BundleOptions, answers: Mapping[str, Any]) -> Dr
         ModelFileError: It is none, or its network is not one that takes an image.
     """
     del answers
+    with understood(source):
+        return _read(source, options)
+
+
+def _read(source: Path, options: BundleOptions) -> Draft:
     bundle = open_bundle(source)
     image = bundle.end("inputs", options.image)
     if not image:
@@ -145,7 +151,7 @@ def load_network(bundle: Bundle, options: BundleOptions) -> Any:
     try:
         network = kind(**arguments)
     except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ModelFileError(f"network_def does not fit {name}: {reason}") from error
     state = parameters(load_state(checkpoint), checkpoint)
     return fill(network, state, checkpoint)
@@ -227,6 +233,8 @@ def _patch(bundle: Bundle, image: Mapping[str, Any]) -> tuple[tuple[int, ...], T
     if len(shares) != 1 or not all(isinstance(share, int | float) for share in shares):
         raise ModelFileError("the bundle's inferer names no overlap that holds for all axes")
     mode = inferer.get("mode", "constant")
+    if mode not in ("constant", "gaussian"):
+        raise ModelFileError("the bundle's inferer blends neither constant nor gaussian")
     return tuple(roi), {"patch": list(roi), "overlap": float(shares.pop()), "blend": mode}
 
 

@@ -7,19 +7,13 @@ reference or a plain value; every other one stays an `Expression`, which is told
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from ai.importing.extra import need
-from config.errors import ModelFileError
 
 _REFERENCE = re.compile(r"@([A-Za-z0-9_]+(?:(?:#|::)[A-Za-z0-9_]+)*)")
 _DEEPEST = 64
-_MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -79,25 +73,3 @@ class Config:
             return ast.literal_eval(bare)  # plain values only; it runs nothing
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return Expression(text[:120])
-
-
-def read_tree(path: Path) -> Mapping[str, Any]:
-    """A file of JSON or YAML that holds a table.
-
-    Raises:
-        ModelFileError: It cannot be read, or holds something else.
-    """
-    if path.stat().st_size > _MOST_BYTES:
-        raise ModelFileError(f"{path.name} is too long to be a configuration")
-    try:
-        text = path.read_text("utf-8")
-        tree = json.loads(text) if path.suffix == ".json" else need("yaml").safe_load(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path.name} is no {path.suffix.removeprefix('.')}") from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] != "yaml":
-            raise
-        raise ModelFileError(f"{path.name} is no yaml") from error
-    if not isinstance(tree, dict):
-        raise ModelFileError(f"{path.name} holds no table")
-    return tree

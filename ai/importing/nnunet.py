@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ai.importing.codes import plain
+from ai.importing.descriptions import one_line, read_tree, understood
 from ai.importing.draft import Draft, Options, Tree
 from ai.importing.labels import segment
-from ai.importing.monai_config import read_tree
 from ai.importing.nnunet_network import load_network
 from ai.importing.questions import Question
 from ai.importing.torch_export import Shape, export
@@ -96,7 +96,7 @@ def open_trained(source: Path, options: NnunetOptions) -> Trained:
     if named not in configurations:
         raise ModelFileError(
             f"say which configuration was trained, import.configuration = one of "
-            f"{', '.join(configurations) or 'none'}"
+            f"{one_line(', '.join(configurations)) or 'none'}"
         )
     configuration = _inherited(configurations, named)
     if configuration.get("previous_stage"):
@@ -119,14 +119,16 @@ def read(source: Path, options: NnunetOptions, answers: Mapping[str, Any]) -> Dr
         ModelFileError: It is none, or holds what a package cannot.
     """
     del answers
+    with understood(source):
+        return _read(source, options)
+
+
+def _read(source: Path, options: NnunetOptions) -> Draft:
     trained = open_trained(source, options)
     checkpoints = _checkpoints(trained, options)
-    try:
-        inputs, problems = _inputs(trained)
-        output = _output(trained)
-        patch = tuple(int(size) for size in trained.configuration["patch_size"])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ModelFileError(f"the plans of {source.name} are not understood: {error}") from error
+    inputs, problems = _inputs(trained)
+    output = _output(trained)
+    patch = tuple(int(size) for size in trained.configuration["patch_size"])
     known: Tree = {"basis": "trained", "inputs": inputs, "output": output}
     for key, name in (("description", "description"), ("licence", "licence")):
         if isinstance(text := trained.dataset.get(name), str) and text.strip():

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ai.importing.descriptions import one_line
 from ai.importing.extra import need
 from ai.importing.torch_export import fill, load_state, parameters
 from config.errors import ModelFileError
@@ -78,7 +79,7 @@ def _built(configuration: Mapping[str, Any], channels: int, classes: int) -> Any
             input_channels=channels, num_classes=classes, deep_supervision=False, **arguments
         )
     except (TypeError, ValueError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ModelFileError(f"the plans do not fit {name}: {reason}") from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ai.importing.descriptions import one_line
 from ai.importing.extra import need
 from config.errors import ModelFileError
 
@@ -65,7 +66,7 @@ def read_graph(path: Path) -> Graph:
         onnx.load_external_data_for_model(model, str(path.parent))
         content: bytes = model.SerializeToString()
     except (onnx.checker.ValidationError, OSError, *_DECODE_FAULTS) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ModelFileError(f"the weights of {path.name} cannot be read: {reason}") from error
     if len(content) > _MOST_BYTES:
         raise ModelFileError(f"{path.name} is above 2 GB")

@@ -40,6 +40,7 @@ def of_graph(graph: Graph, answers: Mapping[str, Any], source: str) -> Draft:
         for tensor in graph.inputs
         if tensor not in images
     ]
+    questions += _patches(images, known["inputs"], answers)
     output = _output(graph, answers)
     if output:
         known["output"] = output
@@ -53,6 +54,26 @@ def of_graph(graph: Graph, answers: Mapping[str, Any], source: str) -> Draft:
         path.write_bytes(graph.content)
 
     return Draft(known, write, questions=tuple(questions))
+
+
+def _patches(images: list[Tensor], inputs: Tree, answers: Mapping[str, Any]) -> list[Question]:
+    """Whether a 3D graph of one size is given patches, or volumes made of that size."""
+    said = answers.get("inputs")
+    given = said if isinstance(said, dict) else {}
+    sizes = {
+        role: tensor.shape[-3:] if spec.get("layout") == "NCDHW" else tensor.shape[1:4]
+        for tensor, (role, spec) in zip(images, inputs.items(), strict=True)
+        if spec.get("dimensions") == "3D" and tensor.shape is not None
+    }
+    return [
+        Question(
+            ("inputs", role, "sliding"),
+            f"the graph takes {' × '.join(map(str, shape))} voxels: {{ patch = {list(shape)} }} "
+            "where it was trained on patches; else size, to which a volume is resampled",
+        )
+        for role, shape in sizes.items()
+        if None not in shape and "size" not in given.get(role, {})
+    ]
 
 
 def _is_image(tensor: Tensor, source: str) -> bool:

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from pydantic import Field
 
 from ai.importing.codes import plain, structure
+from ai.importing.descriptions import one_line
 from ai.importing.draft import Draft, Options, Tree
 from ai.importing.extra import need
 from ai.importing.questions import Question
@@ -116,7 +117,7 @@ def _converted(estimator: Any, features: int, size: tuple[int, ...], scores: boo
             estimator, initial_types=[("pixels", pixels)], options=options, target_opset=_OPSET
         )
     except Exception as error:  # of converters that many hands wrote
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ModelFileError(f"the estimator cannot be written as ONNX: {reason}") from error
     flat = helper.make_model(
         helper.make_graph(

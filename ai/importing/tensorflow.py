@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from ai.importing.descriptions import one_line
 from ai.importing.draft import Draft, Options
 from ai.importing.extra import need
 from ai.importing.onnx_file import Graph, read_graph
@@ -79,7 +80,7 @@ def _function(source: Path, options: TensorflowOptions) -> tuple[Any, dict[str, 
         try:
             model = tf.keras.models.load_model(str(source), compile=False, safe_mode=True)
         except Exception as error:  # Keras raises whatever its layers raise
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ModelFileError(f"{source.name} cannot be loaded safely: {reason}") from error
         roles = [each.name.partition(":")[0] for each in model.inputs]
         specs = {
@@ -110,7 +111,7 @@ def _converted(call: Any, specs: dict[str, Any], source: Path) -> Graph:
     try:
         model, _ = convert.from_function(function, input_signature=signature, opset=_OPSET)
     except Exception as error:  # of converters that many hands wrote
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ModelFileError(f"{source.name} cannot be written as ONNX: {reason}") from error
     with tempfile.TemporaryDirectory(prefix="medai-import-") as work:
         path = Path(work) / "model.onnx"

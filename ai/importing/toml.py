@@ -30,7 +30,7 @@ def key(name: str) -> str:
 def _table(
     tree: Mapping[str, Any], path: Path, comments: Mapping[Path, Sequence[str]]
 ) -> Iterator[str]:
-    yield from (f"# {line}" for line in comments.get(path, ()))
+    yield from (f"# {_printable(line)}" for line in comments.get(path, ()))
     nested = {name: value for name, value in tree.items() if _stands_alone(name, value)}
     for name, value in tree.items():
         if name not in nested:
@@ -39,7 +39,8 @@ def _table(
         below = (*path, name)
         header = ".".join(map(key, below))
         if isinstance(value, Mapping):
-            if any(not _stands_alone(n, v) for n, v in value.items()) or comments.get(below):
+            bare = value and all(_stands_alone(n, v) for n, v in value.items())
+            if not bare or comments.get(below):
                 yield from ("", f"[{header}]")
             yield from _table(value, below, comments)
         else:
@@ -64,6 +65,10 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
     return repr(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _string(text: str) -> str:

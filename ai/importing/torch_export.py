@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from ai.importing.descriptions import one_line
 from ai.importing.extra import need
 from config.errors import ModelFileError
 
@@ -87,7 +88,7 @@ def fill(network: Any, state: dict[str, Any], path: Path) -> Any:
     try:
         network.load_state_dict(bare)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise ModelFileError(f"{path.name} does not fit the network: {reason}") from error
     return network.eval()
 
@@ -137,7 +138,7 @@ def export(network: Any, tensors: Sequence[str], shape: Shape, path: Path, toler
                 dynamo=False,
             )
     except Exception as error:  # the exporter's errors have no common base
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise ModelFileError(f"the network cannot be written as ONNX: {reason}") from error
     path.write_bytes(stream.getvalue())
     images = [_random(shape, sizes, seed) for seed, sizes in enumerate(_trials(shape), 1)]

@@ -31,6 +31,26 @@ apply = "whole"
 black_lowest = true
 normalisation = { kind = "value_range", to = [-1, 1] }
 """
+VOLUME = """
+[inputs.image]
+modality = ["CT"]
+units = "[hnsf'U]"
+normalisation = { kind = "none" }
+
+[output]
+task = "segmentation"
+labels = { layout = "NCDHW", encoding = "index" }
+
+[output.segment.dense]
+number = 1
+category = ["85756007", "SCT", "Tissue"]
+type = ["3138006", "SCT", "Bone"]
+color = [240, 240, 220]
+description = "Above zero."
+
+[import]
+as_is = ["spacing", "orientation"]
+"""
 OPACITY = """
 [output]
 task = "classification"

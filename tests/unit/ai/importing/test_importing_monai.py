@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from ai.importing.descriptions import read_tree
 from ai.importing.draft import Draft
 from ai.importing.monai_bundle import BundleOptions, read
-from ai.importing.monai_config import Config, Expression, read_tree
+from ai.importing.monai_config import Config, Expression
 from ai.importing.monai_transforms import concluded, declared
 from config.errors import ModelFileError
 from tests.unit.ai.importing.sources import write_bundle

@@ -24,6 +24,7 @@ from tests.unit.ai.importing.sources import (
     ABOUT,
     OPACITY,
     RADIOGRAPH,
+    VOLUME,
     answered,
     mean_graph,
 )
@@ -269,3 +270,29 @@ def test_segments_that_are_left_out_leave_no_gap(tmp_path: Path) -> None:
         "b": {"number": 1, "channel": 2},
         "c": {"number": 2, "channel": 7},
     }
+
+
+def test_a_3d_graph_of_one_size_asks_whether_it_takes_patches(tmp_path: Path) -> None:
+    g = Graph("one size")
+    g.named("Cast", [g.op("Greater", "x", g.real(0.0))], ["y"], to=TensorProto.UINT8)
+    shape = ("N", 1, 16, 24, 32)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(
+        g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.UINT8, shape)])
+    )
+    with pytest.raises(ManifestError, match=r"inputs\.image\.sliding: .*patch = \[16, 24, 32\]"):
+        import_model("onnx", path, tmp_path / "site", read_answers(None))
+    text = ABOUT + VOLUME
+    with pytest.raises(ManifestError, match=r"inputs\.image\.sliding: ") as error:
+        import_model("onnx", path, tmp_path / "site", answered(tmp_path, text))
+    assert len(error.value.faults) == 1
+    said = answered(tmp_path, text, "inputs.image.size=[16, 24, 32]")
+    made = import_model("onnx", path, tmp_path / "site", said)
+    assert made.package.manifest.output.segment[0].label == "dense"
+
+
+def test_a_draft_keeps_what_was_said_about_the_import(tmp_path: Path, source: Path) -> None:
+    text = ABOUT + RADIOGRAPH + OPACITY + '[import]\nleave_out = ["other"]\n'
+    draft = tmp_path / "draft.toml"
+    import_model("onnx", source, tmp_path / "one", answered(tmp_path, text), draft=draft)
+    assert read_answers(draft).options == {"leave_out": ["other"]}
