@@ -9,6 +9,7 @@ from typing import Final
 
 from peewee import fn
 
+from ai.devices import NAMES, SHORT, spelt
 from config.schema import Settings
 from dicomnode.work.devices import loaded_models
 from storage import feedback, figures, overview, scrub
@@ -21,11 +22,6 @@ OPEN_JOBS: Final = ("queued", "running", "validating")
 IN_USE_SECONDS: Final = 7 * 86400.0
 NOT_RUN: Final = ("queue", "deliver")
 """Stages that say nothing of how fast a model runs."""
-PROVIDERS: Final = {
-    "tensorrt": "TensorrtExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-}
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,9 @@ def provider(sight: Sight) -> Iterator[Trouble]:
     # What left memory may have run meanwhile as it should not.
     for model in set(figures.models(sight.since)) - loaded.keys():
         runs = figures.last_provider(model, sight.since)
-        if runs is not None and runs != PROVIDERS[asked[0]]:
-            short = next((name for name, full in PROVIDERS.items() if full == runs), runs)
-            yield Trouble("provider", model, f"asked {', '.join(asked)}, runs {short}")
+        if runs is not None and runs != NAMES[asked[0]]:
+            why = f"asked {spelt(asked)}, runs {SHORT.get(runs, runs)}"
+            yield Trouble("provider", model, why)
 
 
 def disk(sight: Sight) -> Iterator[Trouble]:
