@@ -45,10 +45,10 @@ def test_the_largest_part_is_the_one_that_a_library_finds(
     random = np.random.default_rng(seed)
     mask = random.random(tuple(random.integers(2, 24, 3))) < share
     found = largest_part(mask.astype(np.float32)) > 0
-    numbers, sizes = parts(mask, "corners")
-    assert found.sum() == sizes.max(initial=0)
+    connected = parts(mask, "corners")
+    assert found.sum() == connected.sizes.max(initial=0)
     assert not np.any(found & ~mask)
-    assert np.unique(numbers[found]).size <= 1
+    assert np.unique(connected.numbers[found]).size <= 1
 
 
 def test_a_winding_part_is_one_part(largest_part: Run) -> None:
