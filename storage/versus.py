@@ -40,6 +40,22 @@ def side(model: str, since: float) -> dict[str, Any]:
     }
 
 
+def run_seconds(model: str, since: float) -> list[float]:
+    """The whole time of each run of a version but for the queue, rising, live and in shadow."""
+    found: list[float] = []
+    runs = _runs(model, since)
+    for start in range(0, len(runs), _BATCH):
+        some = [run.id for run in runs[start : start + _BATCH]]
+        rows = (
+            StageTime.select(fn.SUM(StageTime.seconds))
+            .where(StageTime.run.in_(some) & (StageTime.stage != "queue"))
+            .group_by(StageTime.run)
+            .tuples()
+        )
+        found += [took for (took,) in rows]
+    return sorted(found)
+
+
 def pairs(one: str, other: str, since: float, most: int) -> list[tuple[int, int]]:
     """Numbers of the jobs in which both versions answered on the very same instances.
 

@@ -53,7 +53,9 @@ def compare(
     sides = {side["model"]: dict(_flat(side)) for side in found["sides"]}
     rows = [
         {"figure": name} | {model: _number(each.get(name)) for model, each in sides.items()}
-        for name in dict.fromkeys(name for each in sides.values() for name in each)
+        for name in sorted(
+            dict.fromkeys(name for each in sides.values() for name in each), key=_place
+        )
         if any(each.get(name) is not None for each in sides.values())
     ]
     show_rows(rows, ("figure", *sides), "")
@@ -71,6 +73,11 @@ def _flat(side: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         yield from ((f"seconds {stage} {share}", value) for share, value in took.items())
     for finding, spread in side["findings"].items():
         yield from ((f"{finding}: {_SPREAD[key]}", spread.get(key)) for key in _SPREAD)
+
+
+def _place(name: str) -> bool:
+    """Jobs come first; what one version alone has comes behind what both have."""
+    return not name.startswith("jobs ")
 
 
 def _number(value: float | None) -> str:

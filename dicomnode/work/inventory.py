@@ -15,7 +15,7 @@ from config.errors import ModelError
 from config.schema import RouteSettings, Settings
 from dicomnode.series.split import canary_of, shadow_of
 from dicomnode.work.models import make_registry
-from storage import figures
+from storage import figures, versus
 
 WINDOW_SECONDS = 30 * 86400.0
 """How far back the runs lie whose times are shown."""
@@ -133,9 +133,9 @@ def thresholds(output: Output) -> dict[str, float]:
 
 
 def _figures(reference: str) -> dict[str, Any]:
-    """What ran a version last, and the middle and the long end of its times without the queue."""
+    """What ran a version last, live or in shadow, and its times without the queue."""
     since = time.time() - WINDOW_SECONDS
-    took = figures.run_seconds(reference, since, without=("queue",))
+    took = versus.run_seconds(reference, since)
     return {
         "provider": figures.last_provider(reference, since),
         "runs": len(took),

@@ -55,6 +55,8 @@ def test_counts_times_findings_and_scores_of_one_version(ledger: Ledger) -> None
     assert nodule["mean"] == pytest.approx(0.5)
     assert (nodule["p10"], nodule["p50"], nodule["p90"]) == (0.2, 0.4, 0.9)
     assert rib == {"share_of_runs": 0.75, "scores": 0}
+    assert versus.run_seconds(A, 0.0) == pytest.approx([1.1, 1.2, 1.3, 1.4])
+    assert versus.run_seconds(A, 4e9) == []
     empty = versus.side(B, 0.0)
     assert (empty["runs"], empty["asking_for_a_look"], empty["findings"]) == (0, None, {})
     assert versus.side(A, 4e9)["runs"] == 0
