@@ -90,7 +90,7 @@ def crowds(draw: st.DrawFn, flat: bool) -> Found:
 
 @pytest.mark.feature("F24")
 @pytest.mark.parametrize("flat", [True, False], ids=["2D", "3D"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), iou=st.sampled_from([0.0, 0.25, 0.5, 0.9]), among=st.sampled_from(
     ["class", "all", "none"]
 ))  # fmt: skip
@@ -141,7 +141,7 @@ def prepared(draw: st.DrawFn) -> Plan:
 
 
 @pytest.mark.feature("P09", "P12")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(made=prepared(), data=st.data())
 def test_a_box_around_a_voxel_comes_back_around_that_voxel(made: Plan, data: st.DataObject) -> None:
     # The voxel is followed through the arrays themselves, not through the arithmetic of places.
@@ -168,7 +168,7 @@ def test_a_box_around_a_voxel_comes_back_around_that_voxel(made: Plan, data: st.
 
 
 @pytest.mark.feature("P12", "P13", "P16")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(made=prepared(), seed=st.integers(0, 2**32 - 1), count=st.integers(0, 12))
 def test_any_numbers_give_boxes_inside_the_image_with_extent_or_nothing(
     made: Plan, seed: int, count: int

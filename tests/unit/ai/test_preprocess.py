@@ -288,7 +288,7 @@ numbers = arrays.arrays(
 
 
 @pytest.mark.feature("F04")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     voxels=numbers,
     kind=st.sampled_from(["minmax", "percentiles", "zscore"]),

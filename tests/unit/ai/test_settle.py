@@ -73,7 +73,7 @@ volumes = arrays.arrays(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     labels=volumes,
     touching=st.sampled_from(["faces", "corners"]),
@@ -94,7 +94,7 @@ def test_small_parts_go_and_large_ones_stay_as_a_naive_search_has_them(
     assert np.array_equal(settle(spec, labels.copy(), None).labels, expected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(labels=volumes, touching=st.sampled_from(["faces", "corners"]), most=st.integers(1, 5))
 def test_each_part_is_an_instance_the_largest_first_and_at_most_so_many(
     labels: np.ndarray, touching: str, most: int

@@ -49,7 +49,7 @@ def naive(values: np.ndarray, scale: tuple[float, ...], shape: tuple[int, ...]) 
 
 
 @pytest.mark.feature("F04")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), few=st.booleans())
 def test_pieces_of_any_size_give_what_the_whole_gives(data: st.DataObject, few: bool) -> None:
     shape = data.draw(st.tuples(*[st.integers(1, 9)] * 3))
