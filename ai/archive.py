@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -123,7 +124,7 @@ def _members(source: Path) -> Iterator[Iterator[_Member]]:
     except (
         *(zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile),
         # Beside their own errors both readers raise these for headers that contradict themselves.
-        *(ValueError, NotImplementedError, RuntimeError, OverflowError, KeyError),
+        *(ValueError, NotImplementedError, RuntimeError, OverflowError, LookupError, struct.error),
     ) as error:
         raise ModelFileError(f"{source.name} is a damaged archive: {error}") from error
 
@@ -156,16 +157,17 @@ def _of_zip(source: Path) -> Iterator[Iterator[_Member]]:
         def walk() -> Iterator[_Member]:
             for info in archive.infolist():
                 mode = info.external_attr >> 16
-                if info.is_dir() and not stat.S_ISLNK(mode):
+                # The name as it was packed: the module ends it at a NUL and turns backslashes.
+                name = info.orig_filename
+                if name.endswith("/") and not stat.S_ISLNK(mode):
                     continue
                 if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-                    raise _no_file(source, info.filename)
+                    raise _no_file(source, name)
                 if info.flag_bits & 1:
                     raise ModelFileError(f"{source.name} is encrypted")
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise ModelFileError(f"{source.name} is neither stored nor deflated")
-                # The name as it was packed: the module ends it at a NUL and turns backslashes.
-                yield _Member(info.orig_filename, lambda info=info: archive.open(info))  # type: ignore[misc]
+                yield _Member(name, lambda info=info: archive.open(info))  # type: ignore[misc]
 
         yield walk()
 
