@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from peewee import fn
 
-from storage import source_counts
 from storage.db import Change, Ledger
 from storage.records import (
     Association,
@@ -473,89 +470,3 @@ def calling_ae_of(series_instance_uid: str) -> str | None:
         .first()
     )
     return None if row is None else str(row.calling_ae)
-
-
-def current_instances_in(study_instance_uid: str) -> list[Instance]:
-    """The indexed instances of a study, by series and SOP Instance UID."""
-    return list(
-        Instance.select()
-        .join(Series, on=(Series.series_instance_uid == Instance.series_instance_uid))
-        .where((Series.study == study_instance_uid) & (Instance.state == "indexed"))
-        .order_by(Instance.series_instance_uid, Instance.sop_instance_uid)
-    )
-
-
-def earlier_studies(study: Study, most: int) -> list[Study]:
-    """Earlier studies of the same patient, the newest first.
-
-    Args:
-        study: The current one; of one that does not say whose or when it is there are none.
-        most: How many at most.
-    """
-    if study.patient is None or study.taken_at is None:
-        return []
-    return list(
-        Study.select()
-        .where((Study.patient == study.patient) & (Study.taken_at < study.taken_at))
-        .order_by(Study.taken_at.desc(), Study.study_instance_uid.desc())
-        .limit(most)
-    )
-
-
-def answered_instances_in(study_instance_uid: str) -> list[Instance]:
-    """As `current_instances_in`, of the series that are complete."""
-    answered = Series.select(Series.series_instance_uid).where(
-        (Series.study == study_instance_uid) & Series.state.in_(["routed", "skipped"])
-    )
-    return list(
-        Instance.select()
-        .where((Instance.state == "indexed") & Instance.series_instance_uid.in_(answered))
-        .order_by(Instance.series_instance_uid, Instance.sop_instance_uid)
-    )
-
-
-def ripe_studies(quiet_seconds: float) -> list[Study]:
-    """Studies whose series are all answered and that have been quiet or are counted."""
-    return list(_ripe_studies(time.time(), quiet_seconds))
-
-
-def is_ripe(study: Study, quiet_seconds: float) -> bool:
-    """Whether that still holds for a study; asked under the writer's lock."""
-    ripe = _ripe_studies(time.time(), quiet_seconds)
-    return bool(ripe.where(Study.study_instance_uid == study.study_instance_uid).exists())
-
-
-def settle_studies(ledger: Ledger, quiet_seconds: float) -> int:
-    """Settle the studies that are ripe, see `ripe_studies`; how many."""
-    ripe = _ripe_studies(time.time(), quiet_seconds)
-    if not ripe.exists():
-        return 0
-    with ledger.transaction() as change:
-        # Read again under the lock: an object may have come meanwhile.
-        studies = list(ripe)
-        for study in studies:
-            change.move(study, "settled", reason=why_settled(study, quiet_seconds))
-    return len(studies)
-
-
-def why_settled(study: Study, quiet_seconds: float) -> str:
-    """What made a study ripe, in words."""
-    if source_counts.agrees(study.study_instance_uid):
-        return "as many came as C-FIND (0020,1208) announced"
-    return f"quiet for {quiet_seconds:g} s"
-
-
-def _ripe_studies(now: float, quiet_seconds: float) -> Any:
-    waiting = Series.select(Series.study).where(
-        Series.state.in_(["receiving", "complete", "reopened"])
-    )
-    return Study.select().where(
-        Study.state.in_(["open", "reopened"])
-        & (
-            (Study.last_object_at <= now - quiet_seconds)
-            # Noted before the clock was set back: all its series are answered, which took a while.
-            | (Study.last_object_at > now + quiet_seconds)
-            | source_counts.agreeing()
-        )
-        & Study.study_instance_uid.not_in(waiting)
-    )

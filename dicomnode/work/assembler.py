@@ -43,7 +43,7 @@ from dicomnode.work.corrections import take_note
 from dicomnode.work.feedback import FeedbackDesk
 from dicomnode.work.patients import EarlierStudies, Patients
 from dicomnode.work.revisions import Difference, compare
-from storage import index, jobs
+from storage import index, jobs, studies
 from storage.db import Change, Ledger
 from storage.jobs import JobRequest, Priority
 from storage.objects import ObjectStore
@@ -301,9 +301,9 @@ class Assembler:
         quiet = self._settings.series.study_quiet_seconds
         routes = [route for route in self._settings.routes if route.scope == "study"]
         if not routes:
-            index.settle_studies(self._ledger, quiet)
+            studies.settle(self._ledger, quiet)
             return 0
-        for study in index.ripe_studies(quiet):
+        for study in studies.ripe(quiet):
             try:
                 queued += self._settle_one(study, routes, quiet)
             except (StorageError, UnreadableError) as error:
@@ -317,7 +317,7 @@ class Assembler:
         return queued
 
     def _settle_one(self, study: Study, routes: Sequence[RouteSettings], quiet: float) -> int:
-        rows = index.current_instances_in(study.study_instance_uid)
+        rows = studies.current_instances_of(study.study_instance_uid)
         paths = [self._store.path(row.object_key) for row in rows]
         units = units_of(paths, [read_header(path) for path in paths])
         entries = [explain_unit(unit, (), self._registry, made_here) for unit in units]
@@ -325,10 +325,10 @@ class Assembler:
         found = explain_studies(entries, routes, self._registry, earlier)
         by_path = dict(zip(paths, rows, strict=True)) | earlier.rows
         with self._ledger.transaction() as change:
-            if not index.is_ripe(study, quiet):
+            if not studies.is_ripe(study, quiet):
                 return 0  # an object came meanwhile
             explanation = json.dumps([each.as_json() for each in found])
-            ripe = f"{index.why_settled(study, quiet)}."
+            ripe = f"{studies.why_settled(study, quiet)}."
             reason = " ".join([ripe, *(each.outcome for each in found)])
             change.move(study, "settled", reason=reason, explanation=explanation)
             asked = {(each.route.name, each.mode) for each in found if each.package is not None}

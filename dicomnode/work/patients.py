@@ -17,7 +17,7 @@ from dicomnode.results.provenance import made_here
 from dicomnode.series.explain import explain_unit, units_of
 from dicomnode.series.headers import read_header
 from dicomnode.series.priors import Entries, patient_of
-from storage import index
+from storage import studies
 from storage.objects import ObjectStore
 from storage.records import Instance, Study
 
@@ -58,7 +58,7 @@ class EarlierStudies:
         self._store = store
         self._registry = registry
         self._read: list[Entries] = []
-        self._unread = iter(index.earlier_studies(study, MOST_EARLIER))
+        self._unread = iter(studies.earlier_to(study, MOST_EARLIER))
 
     def __iter__(self) -> Iterator[Entries]:
         yield from self._read
@@ -69,7 +69,7 @@ class EarlierStudies:
 
     def _entries(self, study: Study) -> Entries:
         headers: dict[Path, Dataset] = {}
-        for row in index.answered_instances_in(study.study_instance_uid):
+        for row in studies.answered_instances_of(study.study_instance_uid):
             path = self._store.path(row.object_key)
             try:
                 headers[path] = read_header(path)

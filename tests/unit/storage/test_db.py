@@ -18,7 +18,7 @@ import pytest
 from peewee import SqliteDatabase
 
 from config.errors import DatabaseVersionError, StaleStateError, StorageError
-from storage import attempts, audit, db, dispatch, index, overview
+from storage import attempts, audit, db, dispatch, overview, studies
 from storage.db import FAILURES, FILE_NAME, Change, Ledger, open_ledger
 from storage.record import Record
 from storage.records import (
@@ -424,4 +424,4 @@ def test_a_move_from_a_state_somebody_changed_is_stale(ledger: Ledger) -> None:
         change.move(study, "settled")
     with pytest.raises(StaleStateError), ledger.transaction() as change:
         change.move(same, "settled")
-    assert index.settle_studies(ledger, 0) == 0
+    assert studies.settle(ledger, 0) == 0

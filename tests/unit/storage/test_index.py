@@ -10,7 +10,7 @@ from itertools import chain
 
 import pytest
 
-from storage import audit, index, overview
+from storage import audit, index, overview, studies
 from storage.db import Ledger
 from storage.index import Kept, members_digest
 from storage.records import Association, Instance, Series, Study
@@ -194,7 +194,7 @@ def test_a_late_object_reopens_its_series_and_study(ledger: Ledger, answered: st
         change.move(series, "complete", reason="quiet", forced=True)
         if answered != "complete":
             change.move(series, answered)
-    assert index.settle_studies(ledger, 0) == (0 if answered == "complete" else 1)
+    assert studies.settle(ledger, 0) == (0 if answered == "complete" else 1)
     association = associate(ledger)
     index.record_arrivals(ledger, [arrival(association, "1.late")])
     (touched,) = index_all(ledger)
@@ -235,14 +235,14 @@ def test_a_study_settles_when_all_its_series_are_answered_and_it_is_quiet(ledger
         change.move(one, "complete")
         change.move(one, "routed")
         change.move(two, "complete")
-    assert index.settle_studies(ledger, 0) == 0
+    assert studies.settle(ledger, 0) == 0
     with ledger.transaction() as change:
         change.move(two, "skipped")
-    assert index.settle_studies(ledger, 3600) == 0
+    assert studies.settle(ledger, 3600) == 0
     Study.update(last_object_at=time.time() - 3601).execute()
-    assert index.settle_studies(ledger, 3600) == 1
+    assert studies.settle(ledger, 3600) == 1
     assert (Study.get().state, Study.get().reason) == ("settled", "quiet for 3600 s")
-    assert index.settle_studies(ledger, 3600) == 0
+    assert studies.settle(ledger, 3600) == 0
 
 
 QUERIES = {
@@ -280,7 +280,7 @@ def test_counts_by_state_are_right_and_read_no_row(
 
 
 def test_settling_reads_no_whole_table(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_no_scan(ledger, lambda: index.settle_studies(ledger, 0), monkeypatch)
+    assert_no_scan(ledger, lambda: studies.settle(ledger, 0), monkeypatch)
 
 
 def assert_no_scan(ledger: Ledger, ask: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dicomnode.series.assembly import Complete, Evidence, completeness
 from dicomnode.work.clock import ClockWatch, Silence
-from storage import attempts, audit, dispatch, index, outbox
+from storage import attempts, audit, dispatch, outbox, studies
 from storage.db import Ledger, open_ledger
 from storage.records import Delivery, Job, Study
 from tests.storage_rows import a_series, ready_job, some_jobs
@@ -124,7 +124,7 @@ def test_a_study_noted_before_the_clock_was_set_back_is_settled(ledger: Ledger) 
         change.move(series, "complete")
         change.move(series, "skipped")
     Study.update(last_object_at=NOON * 2).execute()
-    assert index.settle_studies(ledger, 60) == 1
+    assert studies.settle(ledger, 60) == 1
 
 
 def test_leases_of_a_time_ahead_end_with_their_process(ledger: Ledger) -> None:
