@@ -54,11 +54,15 @@ class Reading:
     def take(self, tensors: Tensors, start: int, stop: int) -> None:
         """Takes what one run said of slices `start` to `stop` (exclusive) of the oriented grid.
 
+        Args:
+            tensors: By name, and such as `postprocess.check` lets pass.
+            start: First slice.
+            stop: Last but one.
+
         Raises:
             InferenceError: It says nothing usable.
         """
         boxes = self._output.boxes
-        postprocess.check(tensors, self._output.lists)
         items = stop - start if self._output.over_slices else 1
         for name in dict.fromkeys(name for each in self._output.finding for name in each.tensors()):
             self._said.take(name, tensors[name], items)
