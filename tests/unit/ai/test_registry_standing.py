@@ -106,6 +106,7 @@ def test_packages_that_come_change_and_go_are_seen(make_package: PackageMaker, s
     assert not site.registry.refresh()
 
 
+@pytest.mark.feature("P35")
 def test_files_are_read_again_only_where_they_changed(
     make_package: PackageMaker, tmp_path: Path
 ) -> None:
