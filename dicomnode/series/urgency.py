@@ -1,9 +1,10 @@
-"""Whether what was requested is urgent, as the images' own headers say."""
+"""What is urgent, as a route or the images' own headers say."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -15,6 +16,20 @@ from dicomnode.series.headers import text, value
 # Priority ID (0032,000C) is retired, and still written: HIGH, MED, LOW.
 _PRIORITIES = ("RequestedProcedurePriority", "StudyPriorityID")
 _URGENT = frozenset({"STAT", "HIGH"})
+
+
+def priority_of(
+    asked: Literal["request", "stat", "routine"], headers: Iterable[Dataset]
+) -> Literal["stat", "routine"]:
+    """The priority of a job on some images.
+
+    Args:
+        asked: What its route says.
+        headers: As `is_urgent`.
+    """
+    if asked == "request":
+        return "stat" if is_urgent(headers) else "routine"
+    return asked
 
 
 def is_urgent(headers: Iterable[Dataset]) -> bool:

@@ -36,7 +36,7 @@ from dicomnode.series.priors import moment_of
 from dicomnode.series.quality import assess
 from dicomnode.series.split import LIVE, Asked
 from dicomnode.series.study import StudyExplanation
-from dicomnode.series.urgency import is_urgent
+from dicomnode.series.urgency import priority_of
 from dicomnode.work import sources
 from dicomnode.work.clock import Silence
 from dicomnode.work.corrections import take_note
@@ -45,7 +45,7 @@ from dicomnode.work.patients import EarlierStudies, Patients
 from dicomnode.work.revisions import Difference, compare
 from storage import index, jobs, studies
 from storage.db import Change, Ledger
-from storage.jobs import JobRequest, Priority
+from storage.jobs import JobRequest
 from storage.objects import ObjectStore
 from storage.records import Instance, Series, Study
 from storage.rejections import is_rejected
@@ -387,7 +387,7 @@ class Assembler:
             send_to=run.route.send_to if live else (),
             inputs=inputs,
             settings={"ae_title": self._settings.node.ae_title},
-            priority=_priority(run.route, unit) if live else "routine",
+            priority=priority_of(run.route.priority, unit.headers) if live else "routine",
             source=index.calling_ae_of(series.series_instance_uid) or "",
         )
 
@@ -395,9 +395,3 @@ class Assembler:
         calling_ae = index.calling_ae_of(series_instance_uid)
         of_peer = sources.of_peer(self._settings, calling_ae, lambda peer: peer.quiet_seconds)
         return self._settings.series.quiet_seconds if of_peer is None else of_peer
-
-
-def _priority(route: RouteSettings, unit: Unit) -> Priority:
-    if route.priority != "request":
-        return route.priority
-    return "stat" if is_urgent(unit.headers) else "routine"

@@ -22,6 +22,7 @@ from storage.index import Kept
 from storage.records import AuditEvent, Instance, Job, Series, Study
 from tests import factories
 from tests.unit.dicomnode.work.conftest import (
+    ROUTES,
     Node,
     inputs,
     job_states,
@@ -64,6 +65,28 @@ def test_a_complete_series_becomes_one_job_of_the_model_its_rule_names(node: Nod
     assert json.loads(series.explanation)[0]["models"] == ["ct-tissue@1.0.0"]
     assert only_study().state == "settled"
     assert node.step() == 0
+
+
+@pytest.mark.parametrize(
+    ("route", "header", "priority"),
+    [
+        ("request", "STAT", "stat"),
+        ("request", "ROUTINE", "routine"),
+        ("routine", "STAT", "routine"),
+        ("stat", "ROUTINE", "stat"),
+    ],
+)
+def test_a_job_has_the_priority_of_its_route_or_of_the_request_and_a_source(
+    node: Node, route: str, header: str, priority: str
+) -> None:
+    node.configure(routes=(ROUTES[0].model_copy(update={"priority": route}),))
+    images = ct()
+    for image in images:
+        image.RequestedProcedurePriority = header
+    node.receive(images, calling_ae="CT9")
+    assert node.step() == 1
+    (job,) = Job.select()
+    assert (job.priority, job.source) == (priority, "CT9")
 
 
 @pytest.mark.feature("P08")
