@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.boxes import Boxes, ObjectTable
+from ai.grid import Shape
 from ai.postprocess import Sized, activate, undefined, within_unit
 from ai.preprocess import Plan
 from ai.types import Code, Confidence, Finding, Measurement, Region
@@ -60,12 +61,39 @@ class Found:
         return Found(self.low[chosen], self.high[chosen], self.scores[chosen], self.objects[chosen])
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What one run saw.
+
+    Attributes:
+        images: How many images, each with boxes of its own.
+        grid: Size of its tensor along slices, rows and columns.
+        corner: Where that begins in the padded model grid of the whole image.
+    """
+
+    images: int
+    grid: Shape
+    corner: Shape
+
+    @classmethod
+    def of_block(cls, plan: Plan, start: int, stop: int) -> Seen:
+        """A run over whole slices `start` to `stop` (exclusive), or over the whole volume."""
+        flat = plan.spec.axes == 2
+        grid = plan.padded_shape(stop - start)
+        return cls(stop - start if flat else 1, grid, (start if flat else 0, 0, 0))
+
+    @classmethod
+    def of_patch(cls, plan: Plan, corner: Shape, grid: Shape) -> Seen:
+        """A run over a patch, or over the same patch of several slices."""
+        return cls(grid[0] if plan.spec.axes == 2 else 1, grid, corner)
+
+
 def read(
     spec: Boxes,
     objects: Sequence[ObjectTable],
     tensors: Mapping[str, NDArray[Any]],
     plan: Plan,
-    block: tuple[int, int],
+    seen: Seen,
 ) -> Found:
     """The boxes of one run that reach their threshold, in the image's own grid, not yet clipped.
 
@@ -74,16 +102,14 @@ def read(
         objects: The classes that are reported.
         tensors: As the graph gave them.
         plan: How the image was prepared.
-        block: First and last-but-one slice of the oriented grid that the run saw.
+        seen: What the run saw.
 
     Raises:
         InferenceError: Tensors whose shapes do not go together, a class nobody declared, a score
             that is no probability.
     """
-    start, stop = block
-    images = stop - start if plan.spec.axes == 2 else 1
-    rows = _rows(spec, tensors[spec.tensor], images)
-    low, high = _corners(spec, rows, plan.padded_shape(stop - start))
+    rows = _rows(spec, tensors[spec.tensor], seen.images)
+    low, high = _corners(spec, rows, seen.grid)
     scores, classes = _scores(spec, tensors, rows), _classes(spec, tensors, rows)
     if classes is None and scores.shape[1] == 1 and len(objects) > 1:
         raise InferenceError(f"{spec.scores or spec.tensor} does not tell one class from another")
@@ -106,7 +132,7 @@ def read(
             text = f"{spec.classes} holds classes that nobody declared: {sorted(unknown)}"
             raise InferenceError(text)
     found = Found.joined(parts)
-    ends = np.stack([plan.places_back(found.low, start), plan.places_back(found.high, start)])
+    ends = np.stack([plan.places_back(each + seen.corner) for each in (found.low, found.high)])
     return replace(found, low=ends.min(axis=0), high=ends.max(axis=0))
 
 
@@ -199,7 +225,7 @@ def _rows(spec: Boxes, tensor: NDArray[Any], images: int) -> Floats:
     return np.asarray(rows, np.float64)
 
 
-def _corners(spec: Boxes, rows: Floats, grid: tuple[int, int, int]) -> tuple[Floats, Floats]:
+def _corners(spec: Boxes, rows: Floats, grid: Shape) -> tuple[Floats, Floats]:
     """Near and far corners ``(n, 3)``; a box of an image has that one's slice."""
     columns = spec.columns
     flat = rows.reshape(-1, rows.shape[2])

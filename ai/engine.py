@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ai import align, memory, postprocess, preprocess, saliency
 from ai.batching import Lanes
+from ai.detect import Seen
 from ai.outputs import ActivationMap, Occlusion, Score
 from ai.package import Package
 from ai.reading import Reading
@@ -146,8 +147,6 @@ class _Run:
     ) -> tuple[Tensors, Tensors]:
         """Runs the graph over one patch after another; no tensor stands for the whole."""
         labels = self.manifest.output.labels
-        if labels is None:
-            raise InferenceError(f"{self.manifest.reference} has no labels that could be blended")
         slide = Slide(plans, facts, labels)
         waiting: deque[tuple[Patch, Runs]] = deque()
 
@@ -155,6 +154,10 @@ class _Run:
             with self._timed("run"):
                 tensors = self._wait(answer)
             with self._timed("postprocess"):
+                if labels is None:
+                    seen = Seen.of_patch(plans[0], slide.corner(patch), patch.shape)
+                    reading.take_boxes(tensors, seen)
+                    return
                 for first, scores in slide.fold(patch, tensors[labels.tensor]):
                     reading.take_scores(scores, first)
 

@@ -159,8 +159,9 @@ class Manifest(Table):
             ),
             (
                 self.input.sliding is not None
+                and self.output.boxes is None
                 and (self.output.labels is None or self.output.labels.encoding != "channels"),
-                'sliding blends scores: it needs output.labels with encoding = "channels"',
+                'sliding needs scores to blend, output.labels with encoding = "channels", or boxes',
             ),
             (
                 self.input.sliding is not None and bool(self.output.finding),

@@ -118,22 +118,20 @@ class Plan:
         ]
         return values[np.ix_(*index)]
 
-    def places_back(self, places: NDArray[np.float64], start: int = 0) -> NDArray[np.float64]:
+    def places_back(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Places of the padded model grid in the image's own grid.
 
         Args:
             places: ``(n, 3)`` along slices, rows and columns, 0.0 the outer edge of the first
                 voxel of the padded grid, n that of the last of n.
-            start: First slice of the block they are counted in.
 
         Returns:
             ``(n, 3)`` along the image's own axes, 0.0 the outer edge of its first voxel. A place in
             the padding lies outside the oriented grid.
         """
         before = self.pad_before(self.shape[0] if self.spec.axes == 3 else 1)
-        corner = [part.start for part in self.box]
-        corner[0] += start
-        inside = (places - np.array(before)) * np.array(self.scale) + np.array(corner, float)
+        corner = np.array([part.start for part in self.box], float)
+        inside = (places - np.array(before)) * np.array(self.scale) + corner
         own = np.zeros((len(places), 3))
         for axis, (whose, flip) in enumerate(zip(self.order, self.flips, strict=True)):
             length = self.volume.voxels.shape[whose]

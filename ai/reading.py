@@ -62,13 +62,11 @@ class Reading:
         Raises:
             InferenceError: It says nothing usable.
         """
-        boxes = self._output.boxes
         items = stop - start if self._output.over_slices else 1
         for name in dict.fromkeys(name for each in self._output.finding for name in each.tensors()):
             self._said.take(name, tensors[name], items)
-        if boxes is not None:
-            block = (start, stop)
-            self._boxes.append(detect.read(boxes, self._output.object, tensors, self._plan, block))
+        if self._output.boxes is not None:
+            self.take_boxes(tensors, detect.Seen.of_block(self._plan, start, stop))
         spec = self._output.labels
         if spec is None:
             return
@@ -85,6 +83,16 @@ class Reading:
             made = postprocess.probability_block(spec, segments, tensor, grid)
             for kept, segment in zip(self.probabilities, made, strict=True):
                 self._plan.oriented(kept)[start:stop] = self._plan.back(segment, stop - start)
+
+    def take_boxes(self, tensors: Tensors, seen: detect.Seen) -> None:
+        """Takes the boxes of a run over a part of the image.
+
+        Raises:
+            InferenceError: They say nothing usable.
+        """
+        spec, objects = self._output.boxes, self._output.object
+        if spec is not None:
+            self._boxes.append(detect.read(spec, objects, tensors, self._plan, seen))
 
     def take_labels(
         self,

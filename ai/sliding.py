@@ -86,6 +86,12 @@ class Patch:
     weights: tuple[Floats, Floats, Floats]
     last: bool
 
+    @property
+    def shape(self) -> Shape:
+        """Slices, rows and columns of it."""
+        first, second, third = (part.stop - part.start for part in self.place)
+        return first, second, third
+
 
 class Slide:
     """One walk of a model over an image.
@@ -93,11 +99,11 @@ class Slide:
     Args:
         plans: How each input is prepared, the primary one first; all on one grid.
         facts: The graph's further inputs.
-        labels: What its scores mean.
+        labels: What its scores mean, where they are blended.
     """
 
     def __init__(
-        self, plans: Sequence[Plan], facts: Mapping[str, NDArray[Any]], labels: Labels
+        self, plans: Sequence[Plan], facts: Mapping[str, NDArray[Any]], labels: Labels | None
     ) -> None:
         self._plans, self._facts, self._labels = plans, facts, labels
         plan = plans[0]
@@ -169,6 +175,10 @@ class Slide:
                 last=number == len(corners),
             )
 
+    def corner(self, patch: Patch) -> Shape:
+        """First voxel of a patch in the padded model grid of the whole image."""
+        return self._rows[0][patch.row], patch.place[1].start, patch.place[2].start
+
     def fold(self, patch: Patch, tensor: NDArray[Any]) -> Iterator[tuple[int, Floats]]:
         """Blends the scores of one run; patches come in the order of `patches`.
 
@@ -179,8 +189,10 @@ class Slide:
         Raises:
             InferenceError: The tensor has another shape than the patch.
         """
+        if self._labels is None:
+            raise ValueError("the model gives no scores that could be blended")
         scores = channels_first(self._labels.layout, tensor)
-        wanted = tuple(part.stop - part.start for part in patch.place)
+        wanted = patch.shape
         if scores.shape[1:] != wanted:
             text = f"{self._labels.tensor} has shape {tensor.shape}, which fits no {wanted}"
             raise InferenceError(text)

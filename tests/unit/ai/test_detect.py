@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from ai.boxes import FORMATS, Boxes, ObjectTable
-from ai.detect import Found, findings, kept, read
+from ai.detect import Found, Seen, findings, kept, read
 from ai.engine import Engine
 from ai.inputs import Input
 from ai.models.graph import Graph
@@ -154,7 +154,7 @@ def test_a_box_around_a_voxel_comes_back_around_that_voxel(made: Plan, data: st.
     low = before + np.array(at) / np.array(made.scale)
     high = before + (np.array(at) + 1) / np.array(made.scale)
     tensors = {"b": np.array([[*low, *high]]), "s": np.array([0.75])}
-    found = read(boxes(), things("nodule"), tensors, made, (0, made.shape[0]))
+    found = read(boxes(), things("nodule"), tensors, made, Seen.of_block(made, 0, made.shape[0]))
     assert found.low[0] == pytest.approx(target, abs=1e-6)
     assert found.high[0] == pytest.approx(target + 1, abs=1e-6)
     ((finding, share),) = findings(boxes(), things("nodule"), found, made, "trained")
@@ -179,7 +179,7 @@ def test_any_numbers_give_boxes_inside_the_image_with_extent_or_nothing(
         "s": random.uniform(0, 1, (1, count, 2)).astype(np.float32),
     }
     kinds = things("nodule", "node")
-    found = read(boxes(), kinds, tensors, made, (0, made.shape[0]))
+    found = read(boxes(), kinds, tensors, made, Seen.of_block(made, 0, made.shape[0]))
     reported = findings(boxes(), kinds, found, made, "trained")
     assert len({finding.name for finding, _ in reported}) == len(reported)
     slices, rows, columns = made.volume.voxels.shape
@@ -229,7 +229,7 @@ def test_every_format_tells_the_same_box(format_: str, normalised: bool) -> None
     made = plan(spec(**changes), voxels)
     said = boxes(format=format_, normalised=normalised)
     tensors = {"b": np.array([row], np.float32), "s": np.array([1.0], np.float32)}
-    found = read(said, things("nodule"), tensors, made, (0, len(voxels.voxels)))
+    found = read(said, things("nodule"), tensors, made, Seen.of_block(made, 0, len(voxels.voxels)))
     expected = [0.0 if flat else 3.0, 1.0, 2.0], [1.0 if flat else 8.0, 7.0, 5.0]
     assert found.low[0] == pytest.approx(expected[0], abs=1e-5)
     assert found.high[0] == pytest.approx(expected[1], abs=1e-5)
@@ -242,7 +242,7 @@ def test_of_a_stack_each_image_has_its_own_boxes() -> None:
     rows = np.array([[[1, 2, 4, 4], [0, 0, 2, 2]], [[1, 2, 4, 4], [5, 5, 5, 8]]], np.float32)
     tensors = {"b": rows, "s": np.array([[0.9, 0.3], [0.8, 0.9]], np.float32)}
     said = boxes(format="xyxy")
-    found = read(said, things("nodule"), tensors, made, (2, 4))
+    found = read(said, things("nodule"), tensors, made, Seen.of_block(made, 2, 4))
     reported = [finding for finding, _ in findings(said, things("nodule"), found, made, "trained")]
     assert [(each.name, each.region.slice_index) for each in reported if each.region] == [
         ("nodule 1", 2),
@@ -259,14 +259,14 @@ def test_thresholds_bands_and_the_most_are_kept() -> None:
     scores = np.array([0.5, 0.49, 0.9, 0.8, 0.7, 0.31, 0.3, 0.95])
     tensors = {"b": np.array(places, float), "s": scores}
     kinds = things("nodule")
-    found = read(boxes(), kinds, tensors, made, (0, 9))
+    found = read(boxes(), kinds, tensors, made, Seen.of_block(made, 0, 9))
     assert sorted(found.scores) == [0.5, 0.7, 0.8, 0.9, 0.95]
     banded = things("nodule", review=[0.3, 0.4], threshold=0.9)
-    found = read(boxes(), banded, tensors, made, (0, 9))
+    found = read(boxes(), banded, tensors, made, Seen.of_block(made, 0, 9))
     reported = [finding for finding, _ in findings(boxes(), banded, found, made, "trained")]
     assert [each.needs_review for each in reported] == [False, False, True, True]
     few = boxes(most=2)
-    found = read(few, kinds, tensors, made, (0, 9))
+    found = read(few, kinds, tensors, made, Seen.of_block(made, 0, 9))
     reported = [finding for finding, _ in findings(few, kinds, found, made, "trained")]
     assert [each.confidence.value for each in reported] == [0.95, 0.9]
     assert all("Only the 2 most probable of 5" in each.description for each in reported)
@@ -292,7 +292,7 @@ def test_tensors_that_do_not_go_together_fail_the_job(
 ) -> None:
     made = plan(spec(), image((4, 4, 4)))
     with pytest.raises(InferenceError, match=said):
-        read(boxes(**changes), things("nodule", "node"), tensors, made, (0, 4))
+        read(boxes(**changes), things("nodule", "node"), tensors, made, Seen.of_block(made, 0, 4))
 
 
 DETECTION = """\
@@ -372,3 +372,69 @@ def test_a_detector_gives_a_finding_a_box_and_none_of_nothing(
     assert second.points.tolist() == [[5.5, 5.5], [9.5, 5.5], [9.5, 9.5], [5.5, 9.5]]
     sizes = {each.name.meaning: each.value for each in answer.findings[2].measurements}
     assert sizes == pytest.approx({"Height": 1.5, "Width": 2.0})
+
+
+PATCHES = """\
+[output]
+task = "detection"
+
+[output.boxes]
+tensor = "box"
+format = "zyxzyx"
+scores = "score"
+iou = 0.1
+
+[[output.object]]
+name = "spot"
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["27925004", "SCT", "Nodule"]
+description = "Bright."
+severity = 0.5
+"""
+
+
+def spots() -> bytes:
+    """The box around what is bright in a patch, as sure as so many voxels of 27 are bright."""
+    g = Graph("spots")
+    mask = g.floats(g.op("Greater", "x", g.real(0.0)))
+    ends: dict[int, list[str]] = {0: [], 1: []}
+    for axis in (2, 3, 4):
+        along = g.op("ReduceMax", mask, g.whole(*(a for a in range(5) if a != axis)), keepdims=0)
+        for last in (0, 1):
+            at = g.op("ArgMax", along, axis=0, keepdims=1, select_last_index=last)
+            ends[last].append(g.op("Add", g.floats(at), g.real(float(last))))
+    row = g.op("Concat", *ends[0], *ends[1], axis=0)
+    g.named("Reshape", [row, g.whole(1, 6)], ["box"])
+    share = g.op("Div", g.op("ReduceSum", mask, keepdims=0), g.real(27.0))
+    g.named("Reshape", [share, g.whole(1)], ["score"])
+    return g.serialized(
+        [("x", TensorProto.FLOAT, ("N", 1, "D", "H", "W"))],
+        [("box", TensorProto.FLOAT, (1, 6)), ("score", TensorProto.FLOAT, (1,))],
+    )
+
+
+@pytest.mark.feature("P09", "P12", "F09")
+def test_boxes_of_patches_are_put_together(
+    make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine
+) -> None:
+    package = make_package(
+        spots(),
+        basis="trained",
+        input='dimensions = "3D"\nlayout = "NCDHW"\norientation = "IRA"\n'
+        "[inputs.sliding]\npatch = [8, 8, 8]\noverlap = 0.5\n",
+        output=PATCHES,
+    )
+    voxels = np.zeros((20, 24, 28), np.int16)
+    places = [(3, 5, 6), (14, 18, 22), (15, 2, 12)]
+    for slices, rows, columns in places:
+        voxels[slices : slices + 3, rows : rows + 3, columns : columns + 3] = 1
+    answer = engine.run(package, {"image": make_volume(voxels)})
+    found = []
+    for finding in answer.findings:
+        assert finding.confidence.value == pytest.approx(1.0)
+        assert finding.region is not None
+        left, top = finding.region.points.min(axis=0) + 0.5
+        found.append((finding.region.slice_index - 1, top, left))
+        sizes = {each.name.meaning: each.value for each in finding.measurements}
+        assert sizes == pytest.approx({"Depth": 6.0, "Height": 1.5, "Width": 1.5})
+    assert sorted(found) == sorted(places)

@@ -242,7 +242,7 @@ def test_sliding_that_cannot_be_is_refused(
 
 
 def test_numbers_of_segments_cannot_be_blended(make_package: PackageMaker) -> None:
-    with pytest.raises(ModelError, match="sliding blends scores"):
+    with pytest.raises(ModelError, match="sliding needs scores to blend"):
         make_package(
             input='dimensions = "2D"\napply = "slices"\nlayout = "NCHW"\n'
             "[inputs.sliding]\npatch = [8, 8]\n"
