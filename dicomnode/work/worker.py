@@ -66,6 +66,7 @@ class Worker:
         self.decoder = DecodePool(settings.models.worker_threads)
         self._stopping = threading.Event()
         self._ended = threading.Event()
+        self._retiring = False
         own_id = node_id(self.ledger)
         self._assembler = Assembler(
             settings,
@@ -108,7 +109,7 @@ class Worker:
             self._nudged.wait(min(POLL_SECONDS, max(0.0, again - time.time())))
             again = self._look_around()
         self._nudged.close()  # the next worker may be nudged now
-        if self.runner.is_stuck():
+        if self._retiring:
             self._tell(RETIRING)
         self.runner.wake()
         for thread in threads:
@@ -136,7 +137,8 @@ class Worker:
             with reported("extending leases"):
                 self.runner.extend_leases()
             with reported("watching time limits"):
-                if self.runner.give_up_overdue():
+                if self.runner.give_up_overdue() and not self._stopping.is_set():
+                    self._retiring = True
                     self.stop()
             stuck = self._stopping.is_set() and self.runner.is_stuck()
             if stuck and not self.runner.is_busy() and not self._couriers.are_busy():
