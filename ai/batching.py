@@ -9,6 +9,7 @@ and nothing waits, unless the settings name a time.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -157,17 +158,19 @@ class Lanes:
                     group, due = self._ready()
                     if group:
                         return group
-                    left = min(due, gives_up) - time.monotonic()
-                    if left <= 0 and not self._queue:
+                    if not self._queue and time.monotonic() >= gives_up:
                         self._threads -= 1
                         return []
-                    self._changed.wait(max(left, 0.001))
+                    # What waits for a GPU is woken by the end of a run, whenever that is.
+                    until = due if self._queue else gives_up
+                    left = max(0.0, until - time.monotonic())
+                    self._changed.wait(None if math.isinf(until) else left)
             finally:
                 self._free -= 1
 
     def _ready(self) -> tuple[list[_Request], float]:
         """The first runs that need not wait, taken out of the queue; else when to look again."""
-        now, due = time.monotonic(), float("inf")
+        now, due = time.monotonic(), math.inf
         for request in self._queue:
             model = request.model
             if not model.on_cpu and self._running[id(model)] >= _RUNS_ON_A_GPU:
