@@ -96,12 +96,17 @@ def pairs(one: str, other: str, since: float, most: int) -> list[tuple[int, int]
     return list(found.values())
 
 
-def findings_with_scores(job_id: int) -> dict[str, list[float | None]]:
-    """The findings of a job by name, each with its score, the most significant first."""
+def said(job_id: int, kind: str) -> dict[str, list[float | None]]:
+    """What a job answered, by name, the most significant first.
+
+    Args:
+        job_id: Number of the job.
+        kind: ``finding``, each with its score where there is one, or ``measurement``.
+    """
     rows = (
         Score.select(Score.name, Score.value)
         .join(Run)
-        .where((Run.job == job_id) & (Score.kind == "finding"))
+        .where((Run.job == job_id) & (Score.kind == kind))
         .order_by(Score.id)
         .tuples()
     )

@@ -97,6 +97,9 @@ def _agreement(found: Mapping[str, Any]) -> Iterator[str]:
             f"  {name}: {counted['both']} both, {counted['one']} the first alone, "
             f"{counted['other']} the second alone{scores}"
         )
+    for name, counted in found["measurements"].items():
+        if counted["mean_difference"] is not None:
+            yield f"  {name}: {counted['mean_difference']:.2%} apart on average"
     for label, dice in found["dice"].items():
         said = "nowhere in either" if dice is None else f"Dice {dice:.4f}"
         yield f"  segment {label!r}: {said} over {found['segmentations']} segmentations"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -17,6 +17,8 @@ from storage.objects import ObjectStore
 from storage.records import Result
 
 log = structlog.get_logger(__name__)
+
+_Said = Mapping[str, Sequence[float | None]]
 
 
 def compare(
@@ -51,48 +53,72 @@ def agreement(pairs: Sequence[tuple[int, int]], store: ObjectStore) -> dict[str,
     Returns:
         ``pairs``; ``same_findings``, the share of pairs in which both have the same findings;
         ``findings`` by name, in how many pairs both, the one or the other alone has it, and by how
-        much the scores differ where both have one; ``dice`` by segment, over all voxels of all
+        much the scores differ where both have one; ``measurements`` by name, the same with the
+        difference as a share of the greater value; ``dice`` by segment, over all voxels of all
         pairs; ``segmentations``, the pairs of which both have one.
     """
-    findings: dict[str, dict[str, Any]] = {}
+    findings, measurements = _Tally(_apart), _Tally(_apart_by_share)
     same = segmented = 0
     dice: dict[str, Overlap] = {}
     for first, second in pairs:
-        answers = versus.findings_with_scores(first), versus.findings_with_scores(second)
-        same += {name: len(each) for name, each in answers[0].items()} == {
-            name: len(each) for name, each in answers[1].items()
-        }
-        for name in sorted({*answers[0], *answers[1]}):
-            _count(findings.setdefault(name, _none()), *(each.get(name, []) for each in answers))
+        one, other = (versus.said(job, "finding") for job in (first, second))
+        same += {name: len(one[name]) for name in one} == {name: len(other[name]) for name in other}
+        findings.add(one, other)
+        measurements.add(*(versus.said(job, "measurement") for job in (first, second)))
         found = _overlaps(first, second, store)
         segmented += found is not None
         for label, overlap in (found or {}).items():
             dice.setdefault(label, Overlap()).add(overlap)
-    for counted in findings.values():
-        differences = counted.pop("differences")
-        counted["mean_difference"] = sum(differences) / len(differences) if differences else None
     return {
         "pairs": len(pairs),
         "same_findings": same / len(pairs) if pairs else None,
-        "findings": findings,
+        "findings": findings.told(),
+        "measurements": measurements.told(),
         "segmentations": segmented,
         "dice": {label: overlap.dice for label, overlap in sorted(dice.items())},
     }
 
 
-def _none() -> dict[str, Any]:
-    return {"both": 0, "one": 0, "other": 0, "differences": []}
+class _Tally:
+    """What pairs of answers have, by name, and how far their numbers are apart.
+
+    Args:
+        apart: How far two numbers are apart.
+    """
+
+    def __init__(self, apart: Callable[[float, float], float]) -> None:
+        self._apart = apart
+        self._counted: dict[str, dict[str, int]] = {}
+        self._differences: dict[str, list[float]] = {}
+
+    def add(self, one: _Said, other: _Said) -> None:
+        """Count one pair in."""
+        for name in sorted({*one, *other}):
+            here, there = one.get(name, []), other.get(name, [])
+            counted = self._counted.setdefault(name, {"both": 0, "one": 0, "other": 0})
+            counted["both" if here and there else "one" if here else "other"] += 1
+            self._differences.setdefault(name, []).extend(
+                self._apart(first, second)
+                for first, second in zip_longest(here, there)
+                if first is not None and second is not None
+            )
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        """Plain values, with the mean of the differences, or None without any."""
+        return {
+            name: {**counted, "mean_difference": sum(found) / len(found) if found else None}
+            for name, counted in self._counted.items()
+            for found in [self._differences[name]]
+        }
 
 
-def _count(
-    counted: dict[str, Any], one: Sequence[float | None], other: Sequence[float | None]
-) -> None:
-    counted["both" if one and other else "one" if one else "other"] += 1
-    counted["differences"] += [
-        abs(first - second)
-        for first, second in zip_longest(one, other)
-        if first is not None and second is not None
-    ]
+def _apart(one: float, other: float) -> float:
+    return abs(one - other)
+
+
+def _apart_by_share(one: float, other: float) -> float:
+    greater = max(abs(one), abs(other))
+    return abs(one - other) / greater if greater else 0.0
 
 
 def _overlaps(first: int, second: int, store: ObjectStore) -> dict[str, Overlap] | None:

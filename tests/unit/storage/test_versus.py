@@ -79,4 +79,4 @@ def test_only_answers_on_the_very_same_instances_are_a_pair(ledger: Ledger) -> N
     newest = answered(ledger, other, A, subject="s2")
     assert versus.pairs(A, B, 0.0, 10) == [(newest, alone), (first, beside)]
     assert versus.pairs(A, B, 0.0, 1) == [(newest, alone)]
-    assert versus.findings_with_scores(first) == {"nodule": [0.5]}
+    assert versus.said(first, "finding") == {"nodule": [0.5]}
