@@ -74,6 +74,8 @@ class Boxes(Table):
         nms: Of boxes that overlap by more than `iou` the most probable is kept: among those of a
             ``class``, among ``all``, or ``none`` is dropped.
         iou: Intersection over union.
+        join_slices: Boxes of one class on neighbouring slices that overlap by more than `iou`
+            become one box, as sure as the most probable of them.
         most: So many boxes are reported at most, the most probable ones.
         undeclared: Whether a class that no object has fails the job, or is not reported.
     """
@@ -87,6 +89,7 @@ class Boxes(Table):
     threshold: Probability = 0.5
     nms: Literal["class", "all", "none"] = "class"
     iou: Probability = 0.5
+    join_slices: bool = False
     most: Annotated[int, Field(ge=1, le=1000)] = 100
     undeclared: Literal["refused", "none"] = "refused"
 
@@ -103,6 +106,8 @@ class Boxes(Table):
     def _keys_agree(self) -> Boxes:
         if self.scores is None and self.activation != "none":
             raise ValueError("without scores there is no activation")
+        if self.join_slices and self.columns.axes == 3:
+            raise ValueError("boxes of three axes are not joined over slices")
         return self
 
 

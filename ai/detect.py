@@ -164,6 +164,45 @@ def kept(found: Found, spec: Boxes) -> NDArray[np.intp]:
     return np.array(left, np.intp)
 
 
+def over_slices(found: Found, axis: int, iou: float) -> Found:
+    """Boxes of one class that overlap from slice to slice, each chain of them as one.
+
+    Args:
+        found: Boxes, each as thick as one slice along an axis.
+        axis: Along which slices lie.
+        iou: Intersection over union of two neighbours within their slices, above which they belong
+            together.
+
+    Returns:
+        Boxes around the chains, as sure as the most probable of each, by falling score.
+    """
+    chains = np.arange(len(found.scores))
+    flat = [other for other in range(3) if other != axis]
+    low, high, places = found.low[:, flat], found.high[:, flat], np.rint(found.low[:, axis])
+    areas = (high - low).prod(axis=1)
+    for number in range(len(chains)):
+        near = np.flatnonzero(
+            (places == places[number] + 1) & (found.objects == found.objects[number])
+        )
+        sides = np.minimum(high[near], high[number]) - np.maximum(low[near], low[number])
+        shared = np.clip(sides, 0.0, None).prod(axis=1)
+        for other in near[shared > iou * (areas[near] + areas[number] - shared)]:
+            chains[chains == chains[other]] = chains[number]
+    parts = [np.flatnonzero(chains == chain) for chain in np.unique(chains)]
+    made = Found.joined(
+        [
+            Found(
+                found.low[part].min(axis=0, keepdims=True),
+                found.high[part].max(axis=0, keepdims=True),
+                found.scores[part].max(keepdims=True),
+                found.objects[part[:1]],
+            )
+            for part in parts
+        ]
+    )
+    return made.only(np.argsort(-made.scores, kind="stable"))
+
+
 def findings(
     spec: Boxes, objects: Sequence[ObjectTable], found: Found, plan: Plan, basis: str
 ) -> list[Sized]:
@@ -182,6 +221,8 @@ def findings(
     """
     shape = np.array(plan.volume.voxels.shape, float)
     found = found.only(kept(found, spec))
+    if spec.join_slices:
+        found = over_slices(found, plan.order[0], spec.iou)
     inside = replace(
         found, low=np.clip(found.low, 0.0, shape), high=np.clip(found.high, 0.0, shape)
     )
@@ -285,8 +326,8 @@ def _rectangle(low: Floats, high: Floats) -> Region:
 
 
 def _extents(plan: Plan, spec: Boxes, sizes: Floats) -> tuple[Measurement, ...]:
-    # An image of a stack says nothing of how thick a thing is; the image is in its own axes here.
-    thick = None if spec.columns.axes == 3 else plan.order[0]
+    # One image of a stack says nothing of how thick a thing is; the image is in its own axes here.
+    thick = None if spec.columns.axes == 3 or spec.join_slices else plan.order[0]
     return tuple(
         Measurement(name, float(size) * step, _MM)
         for axis, (name, size, step) in enumerate(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from ai.boxes import FORMATS, Boxes, ObjectTable
-from ai.detect import Found, Seen, findings, kept, read
+from ai.detect import Found, Seen, findings, kept, over_slices, read
 from ai.engine import Engine
 from ai.inputs import Input
 from ai.models.graph import Graph
@@ -109,6 +109,36 @@ def test_what_overlaps_a_more_probable_box_is_dropped_as_a_naive_search_does(
         if not any(overlap((found.low[r], found.high[r]), corners) > iou for r in rivals):
             left.append(index)
     assert kept(found, boxes(iou=iou, nms=among)).tolist() == left
+
+
+@settings(max_examples=100, deadline=None)
+@given(found=crowds(flat=True), iou=st.sampled_from([0.0, 0.3, 0.6]))
+def test_boxes_are_joined_from_slice_to_slice_as_a_naive_search_does(
+    found: Found, iou: float
+) -> None:
+    chains: list[set[int]] = [{index} for index in range(len(found.scores))]
+    for a, b in itertools.permutations(range(len(found.scores)), 2):
+        lifted = found.low[a] + [1, 0, 0], found.high[a] + [1, 0, 0]
+        meet = found.low[b][0] == found.low[a][0] + 1 and found.objects[a] == found.objects[b]
+        if meet and overlap(lifted, (found.low[b], found.high[b])) > iou:
+            one = next(chain for chain in chains if a in chain)
+            other = next(chain for chain in chains if b in chain)
+            if one is not other:
+                chains.remove(other)
+                one |= other
+    made = over_slices(found, 0, iou)
+    told = zip(made.low.tolist(), made.high.tolist(), made.scores, made.objects, strict=True)
+    expected = [
+        (
+            found.low[list(chain)].min(axis=0).tolist(),
+            found.high[list(chain)].max(axis=0).tolist(),
+            found.scores[list(chain)].max(),
+            found.objects[min(chain)],
+        )
+        for chain in chains
+    ]
+    assert sorted(told) == sorted(expected)
+    assert (np.diff(made.scores) <= 0).all()
 
 
 @st.composite
@@ -250,6 +280,23 @@ def test_of_a_stack_each_image_has_its_own_boxes() -> None:
     ]
     sizes = [[(m.name.meaning, m.value) for m in each.measurements] for each in reported]
     assert sizes == [[("Height", 4.0), ("Width", 3.0)]] * 2
+
+
+def test_a_thing_on_several_slices_is_one_finding_where_that_is_asked() -> None:
+    keys = {"dimensions": "2D", "apply": "slices", "layout": "NCHW", "orientation": "IRA"}
+    made = plan(spec(**keys), image((6, 8, 8), (3.0, 2.0, 1.0)))
+    rows = np.zeros((6, 1, 4), np.float32)
+    rows[1:4] = [1, 2, 5, 4]  # of the turned image, whose columns run along the own rows
+    tensors = {"b": rows, "s": np.array([[0.0], [0.6], [0.9], [0.7], [0.0], [0.0]])}
+    said = boxes(format="xyxy", join_slices=True)
+    found = read(said, things("nodule"), tensors, made, Seen.of_block(made, 0, 6))
+    ((finding, share),) = findings(said, things("nodule"), found, made, "trained")
+    assert finding.confidence.value == 0.9
+    assert finding.region is not None
+    assert finding.region.slice_index == 3
+    sizes = {each.name.meaning: each.value for each in finding.measurements}
+    assert sizes == {"Depth": 9.0, "Height": 8.0, "Width": 2.0}
+    assert share == pytest.approx(3 * 2 * 4 / (6 * 8 * 8))
 
 
 @pytest.mark.feature("F24")
