@@ -40,7 +40,7 @@ class Normalisation(Table):
         to: Lowest and highest value of the result.
         percentiles: The two of ``percentiles``.
         over: Which voxels ``minmax``, ``percentiles`` and ``zscore`` look at: ``all``, those that
-            are not 0, or those of the body.
+            are not 0, those of the body, or those that the crop keeps.
         outside: What the other voxels become after all steps; left as they come unless given.
         mean: Subtracted after that, one number a channel.
         sd: Divided by after that, one number a channel.
@@ -49,7 +49,7 @@ class Normalisation(Table):
     kind: Literal["none", "window", "value_range", "minmax", "percentiles", "zscore"] = "none"
     to: tuple[Number, Number] = (0.0, 1.0)
     percentiles: tuple[Percent, Percent] = (0.5, 99.5)
-    over: Literal["all", "nonzero", "body"] = "all"
+    over: Literal["all", "nonzero", "body", "crop"] = "all"
     outside: Number | None = None
     mean: tuple[Number, ...] | None = None
     sd: tuple[Positive, ...] | None = None
@@ -234,7 +234,11 @@ class Input(Table):
             'normalisation.over needs "minmax", "percentiles" or "zscore"',
         )
         yield (
-            norm.outside is not None and norm.over == "all",
+            norm.over == "crop" and self.crop is None,
+            'normalisation.over = "crop" needs a crop',
+        )
+        yield (
+            norm.outside is not None and norm.over not in ("nonzero", "body"),
             'normalisation.outside needs over = "nonzero" or "body"',
         )
         yield (

@@ -74,12 +74,16 @@ def body(spec: Input, volume: Volume) -> masks.Mask | None:
     return masks.body((plain(piece, spec, volume) for piece in volume.voxels), spec.body_above)
 
 
-def looks(spec: Input, volume: Volume, body: masks.Mask | None) -> Looks:
-    """Finds out what the normalisation needs to know; reads the values only where it must."""
+def looks(spec: Input, volume: Volume, region: masks.Mask | None) -> Looks:
+    """Finds out what the normalisation needs to know; reads the values only where it must.
+
+    Args:
+        spec: What is to be done.
+        volume: The image.
+        region: The body, or what the crop keeps, where the normalisation looks at that.
+    """
     norm = spec.normalisation
-    inside = None
-    if norm.over != "all":
-        inside = body if norm.over == "body" else volume.voxels != 0
+    inside = volume.voxels != 0 if norm.over == "nonzero" else region
     scales = tuple(
         _scale(spec, volume, window, inside) for window in spec.windows or (spec.window,)
     )

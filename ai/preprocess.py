@@ -271,10 +271,19 @@ def plan(spec: Input, volume: Volume, primary: Plan | None = None) -> Plan:
     """
     body = intensities.body(spec, volume)
     made = _laid_out(spec, volume, body) if primary is None else primary
+    over = spec.normalisation.over
+    region = _cropped(made, volume) if over == "crop" else body if over == "body" else None
     return Plan(
         spec, volume, made.order, made.flips, made.box, made.shape, made.model_shape, made.scale,
-        intensities.looks(spec, volume, body),
+        intensities.looks(spec, volume, region),
     )  # fmt: skip
+
+
+def _cropped(made: Plan, volume: Volume) -> masks.Mask:
+    """Which voxels of an image the crop keeps, in the image's own grid."""
+    kept = np.zeros(volume.voxels.shape, np.bool_)
+    made.oriented(kept)[...] = True
+    return kept
 
 
 def absent(spec: Input, primary: Plan) -> Plan:

@@ -234,14 +234,14 @@ def _ct(figures: Mapping[str, Any], mask: bool) -> Tree:
 
 def _zscore(figures: Mapping[str, Any], mask: bool) -> Tree:
     del figures
-    over = {"over": "nonzero", "outside": 0.0} if mask else {}
+    over = {"over": "nonzero", "outside": 0.0} if mask else {"over": "crop"}
     return {"normalisation": {"kind": "zscore"} | over}
 
 
 _SCHEMES = {
     "CTNormalization": _ct,
     "ZScoreNormalization": _zscore,
-    "RescaleTo01Normalization": lambda *_: {"normalisation": {"kind": "minmax"}},
+    "RescaleTo01Normalization": lambda *_: {"normalisation": {"kind": "minmax", "over": "crop"}},
     "NoNormalization": lambda *_: {"normalisation": {"kind": "none"}},
     "RGBTo01Normalization": lambda *_: {
         "normalisation": {"kind": "none", "mean": [0.0], "sd": [255.0]}

@@ -338,6 +338,21 @@ def test_what_lies_outside_gets_the_declared_value_after_all_steps() -> None:
     assert np.array_equal(tensor, np.where(voxels == 0, -3.0, 0.0))
 
 
+@settings(max_examples=100, deadline=None)
+@given(image=placed(), code=st.sampled_from(CODES), margin=st.integers(0, 2))
+def test_a_normalisation_over_the_crop_sees_what_the_model_is_given(
+    image: Volume, code: str, margin: int
+) -> None:
+    crop = {"to": "nonzero", "margin": margin}
+    norm = {"kind": "zscore", "over": "crop"}
+    framed = dataclasses.replace(image, voxels=np.pad(image.voxels + 1, 3))
+    made = plan(spec(crop=crop, normalisation=norm, orientation=code), framed)
+    assert max(made.shape) <= max(image.voxels.shape) + 2 * margin
+    tensor = made.tensor(0, made.shape[0]).astype(np.float64)
+    assert tensor.mean() == pytest.approx(0.0, abs=1e-3)
+    assert tensor.std() == pytest.approx(1.0, abs=1e-3) or np.ptp(tensor) == 0.0
+
+
 def phantom() -> np.ndarray:
     """A body with a cavity in the air, a table apart from it, and noise."""
     voxels = np.random.default_rng(7).integers(-1010, -990, (6, 24, 30)).astype(np.int16)

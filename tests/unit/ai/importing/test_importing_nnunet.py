@@ -48,9 +48,9 @@ def test_plans_tell_the_preprocessing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scheme", "mask", "expected"),
     [
-        ("ZScoreNormalization", False, {"kind": "zscore"}),
+        ("ZScoreNormalization", False, {"kind": "zscore", "over": "crop"}),
         ("ZScoreNormalization", True, {"kind": "zscore", "over": "nonzero", "outside": 0.0}),
-        ("RescaleTo01Normalization", False, {"kind": "minmax"}),
+        ("RescaleTo01Normalization", False, {"kind": "minmax", "over": "crop"}),
         ("NoNormalization", False, {"kind": "none"}),
         ("RGBTo01Normalization", False, {"kind": "none", "mean": [0.0], "sd": [255.0]}),
     ],
