@@ -85,9 +85,22 @@ class Engine:
                 raise InferenceError(
                     f"{package.manifest.reference} cannot take the input: {reason}"
                 )
-        ensemble = package.manifest.ensemble
-        models = [self.sessions.get(package, each) for each in (graph, *ensemble.graphs)]
+        models = self.load(package, graph)
         return _Run(self.lanes, package, inputs, models, deadline_seconds).answer()
+
+    def load(self, package: Package, graph: str | None = None) -> list[LoadedModel]:
+        """Makes ready what runs of a package: a graph, and the further ones of its ensemble.
+
+        Args:
+            package: The model.
+            graph: One of the package's graphs; None for the one that its provider is to run.
+
+        Raises:
+            ModelFileError: A graph is not the file the manifest names.
+            InferenceError: A graph cannot be loaded, is not the declared one or does not run.
+        """
+        graphs = (graph, *package.manifest.ensemble.graphs)
+        return [self.sessions.get(package, each) for each in graphs]
 
 
 class _Run:

@@ -139,7 +139,7 @@ def preload(
         if reference in known or stopping.is_set():
             continue
         try:
-            engine.sessions.get(engine.registry.find(reference))
+            engine.load(engine.registry.find(reference))
         except ModelError as error:
             log.warning("model.not_loaded", model=reference, why=str(error))
     return set(used)

@@ -170,7 +170,7 @@ def prove(package: Package, settings: Settings, engine: Engine) -> Proof:
     try:
         package = read_package(package.folder)
         demand_signature(settings.models, package)
-        engine.sessions.get(package)
+        engine.load(package)
         golden = verify(package, engine, settings.models.job_seconds or None)
     except ModelError as error:
         problems.append(str(error))
