@@ -26,6 +26,9 @@ from ai.types import Answer, Finding, Volume
 from ai.variants import Variant
 from config.errors import InferenceError, ModelFileError
 
+LARGEST_CASE = 1 << 30
+"""Bytes that the arrays of one case may take."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -198,8 +201,7 @@ def _volume(held: Mapping[str, NDArray[Any]], prefix: str) -> Volume:
 def _read(package: Package, name: str) -> Case:
     stem = name.removesuffix(".npz")
     try:
-        with np.load(io.BytesIO(package.read(name)), allow_pickle=False) as arrays:
-            held = {key: arrays[key] for key in arrays.files}
+        held = _held(package.read(name))
         expected = json.loads(package.read(f"{stem}.json"))
         others = sorted(key.removesuffix(".voxels") for key in held if key.endswith(".voxels"))
         return Case(
@@ -216,10 +218,20 @@ def _read(package: Package, name: str) -> Case:
         )
     except (
         *(KeyError, TypeError, ValueError, IndexError, EOFError),
-        *(zipfile.BadZipFile, zlib.error),
+        *(zipfile.BadZipFile, zlib.error, MemoryError),  # of an array that claims to be huge
     ) as error:
         reference = package.manifest.reference
         raise ModelFileError(f"{stem} of {reference} is no golden case: {error}") from error
+
+
+def _held(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz``, which is a zip: a small one may claim to be vast."""
+    with zipfile.ZipFile(io.BytesIO(content)) as packed:
+        size = sum(info.file_size for info in packed.infolist())
+    if size > LARGEST_CASE:
+        raise ValueError(f"its arrays take {size} bytes, more than {LARGEST_CASE}")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays.files}
 
 
 def _compare(case: Case, answer: Answer) -> CaseResult:

@@ -68,7 +68,7 @@ def test_no_name_leads_out(names: list[str], packed: Callable[[list[str]], bytes
     unpacked(packed(names))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from([zipped, tarred, gzipped]),
     st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=8),

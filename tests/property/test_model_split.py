@@ -20,7 +20,7 @@ def route(percent: float) -> RouteSettings:
 
 
 @pytest.mark.feature("P48")
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(UIDS, PERCENT, PERCENT)
 def test_a_study_stays_on_its_side_and_a_growing_share_gives_none_back(
     uid: str, one: float, other: float

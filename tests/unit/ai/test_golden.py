@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ai.engine import Engine
@@ -51,13 +54,25 @@ def test_each_wrong_expectation_of_a_finding_is_told(
     [
         lambda golden: (golden / "upright.npz").write_bytes(b"no arrays"),
         lambda golden: (golden / "upright.npz").write_bytes(b"PK\x03\x04 and nothing more"),
+        lambda golden: vast(golden / "upright.npz"),
+        lambda golden: claiming(golden / "upright.npz"),
         lambda golden: (golden / "upright.json").write_text("no JSON"),
         lambda golden: (golden / "upright.json").write_text("[]"),
         lambda golden: (golden / "upright.json").unlink(),
         lambda golden: drop(golden / "upright.json", "evaluations"),
         lambda golden: drop(golden / "upright.json", "name"),
     ],
-    ids=["no zip", "half a zip", "no JSON", "a list", "missing", "no evaluations", "no name"],
+    ids=[
+        "no zip",
+        "half a zip",
+        "a bomb",
+        "a claim",
+        "no JSON",
+        "a list",
+        "missing",
+        "no evaluations",
+        "no name",
+    ],
 )
 def test_a_file_that_is_no_golden_case_is_a_fault_of_the_package(
     tmp_path: Path, engine: Engine, spoil: Callable[[Path], object]
@@ -70,6 +85,25 @@ def test_a_file_that_is_no_golden_case_is_a_fault_of_the_package(
         read_cases(package)
     with pytest.raises(ModelFileError):
         verify(package, engine)
+
+
+def vast(path: Path) -> None:
+    """A zip whose directory says that its array takes two gigabytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("voxels.npy", b"")
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"PK\x01\x02") + 24
+    content[place : place + 4] = (2 << 30).to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+def claiming(path: Path) -> None:
+    """An array whose header claims a petabyte."""
+    buffer = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (1 << 47,)}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("voxels.npy", buffer.getvalue())
 
 
 def drop(path: Path, key: str) -> None:
