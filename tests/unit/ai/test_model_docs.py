@@ -11,13 +11,14 @@ import pytest
 from ai.boxes import Boxes, ObjectTable
 from ai.engine import Engine
 from ai.ensemble import Ensemble
-from ai.inputs import Crop, Input, Normalisation, Window
+from ai.inputs import Crop, Input, Normalisation, Sliding, Window
 from ai.manifest import Manifest
 from ai.outputs import EvaluationTable, FindingTable, MeasurementTable, Output, Score
 from ai.registry import Registry
 from ai.segments import Cleaning, Intensity, Labels, SegmentTable
 from ai.session import SessionCache
 from ai.types import Volume
+from ai.variants import Variant
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/model-packages.md").read_text("utf-8")
@@ -62,8 +63,9 @@ def test_the_worked_example_is_a_package_that_answers(
 
 def test_every_key_of_the_format_is_on_the_page() -> None:
     tables = (
-        Manifest, Ensemble, Input, Crop, Window, Normalisation, Output, Labels, SegmentTable, Cleaning,
-        Intensity, Boxes, ObjectTable, Score, FindingTable, MeasurementTable, EvaluationTable,
+        Manifest, Ensemble, Input, Sliding, Crop, Window, Normalisation, Output, Labels,
+        SegmentTable, Cleaning, Intensity, Boxes, ObjectTable, Score, FindingTable,
+        MeasurementTable, EvaluationTable, Variant,
     )  # fmt: skip
     missing = [
         f"{table.__name__}.{key}"
