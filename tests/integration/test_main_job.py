@@ -96,7 +96,7 @@ def test_a_series_without_a_rule_is_skipped_with_its_reason(run: Run) -> None:
     assert "Modality" in explained
 
 
-@pytest.mark.feature("P31")
+@pytest.mark.feature("P29", "P31", "P44")
 def test_commands_show_what_was_done(run: Run) -> None:
     status = run.node.json("status")
     assert status["running"]
@@ -120,6 +120,10 @@ def test_commands_show_what_was_done(run: Run) -> None:
     assert shown["seconds"].keys() == {
         *("queue", "decode", "content", "preprocess", "run", "postprocess", "encode", "prove")
     }
+    assert list(dict.fromkeys(stage["stage"] for stage in shown["stages"])) == [
+        *("received", "complete", "queued", "routed", "running", "validating", "ready"),
+        *("delivering", "delivered"),
+    ]
     deliveries = run.node.json("deliveries")
     assert {row["sop_instance_uid"] for row in deliveries} == set(run.pacs.files)
     assert {(row["state"], row["status"]) for row in deliveries} == {("accepted", 0)}
