@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from ai.batching import Lanes, items_are_apart
 from ai.engine import Engine
-from ai.loaded import LoadedModel
+from ai.loaded import LoadedModel, plainly
 from ai.models.graph import Graph
 from ai.package import Package
 from ai.registry import Registry
@@ -175,3 +175,26 @@ def test_a_caller_whose_time_is_up_is_told_so_while_its_run_waits(
     counting.may_go.set()
     assert (lanes.result(model, first, None).tensors["y"] == 1).all()
     assert counting.items == [1]
+
+
+def test_what_waits_while_a_gpu_is_busy_becomes_one_run(
+    make_package: PackageMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A session of the CPU stands in for one of a GPU: only where its tensors lie is another matter.
+    monkeypatch.setattr("ai.loaded.bound", plainly)
+    sessions = SessionCache(("cpu",), 1)
+    model, counting = counted(sessions.get(make_package()))
+    model = replace(model, provider="CUDAExecutionProvider")
+    counting.may_go.clear()
+    lanes = Lanes(sessions, 8)
+    busy = [lanes.submit(model, image(value, 6 + value), None) for value in (1, 2)]
+    while model.usage.running < 2:
+        time.sleep(0.001)
+    values = [3, -3, 4, -4, 5]
+    waiting = [lanes.submit(model, image(value), None) for value in values]
+    time.sleep(0.05)
+    assert model.usage.running == 2  # of eight lanes two use a GPU
+    counting.may_go.set()
+    for value, answer in zip([1, 2, *values], [*busy, *waiting], strict=True):
+        assert (lanes.result(model, answer, None).tensors["y"] == (value > 0)).all()
+    assert sorted(counting.items) == [1, 1, 5]
