@@ -25,7 +25,7 @@ from config.lines import key_lines
 Tree = dict[str, Any]
 
 # Lists of tables in model.toml that stand by name here, and the key that holds the name.
-_NAMED = {"inputs": "role", "segment": "label", "finding": "name"}
+_NAMED = {"inputs": "role", "segment": "label", "finding": "name", "object": "name"}
 _ORDER = tuple(Manifest.model_fields)
 _NO_DIGEST = "0" * 64
 
@@ -35,7 +35,7 @@ class Options(Table):
 
     Attributes:
         as_is: What the model takes as it comes, whatever it is.
-        leave_out: Segments and findings that are not reported, and need no codes.
+        leave_out: Segments, findings and objects that are not reported, and need no codes.
         tolerance: Largest difference between the graph and what it was made of, as a share of the
             largest number either gave.
     """
@@ -152,7 +152,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
 def completed(draft: Draft, answers: Answers, options: Options) -> Draft:
     """The draft with the answers in it, and with every question that is still open."""
     known = merged({"status": "development"} | draft.known, answers.tree)
-    for table in ("segment", "finding"):
+    for table in ("segment", "finding", "object"):
         entries = known.get("output", {}).get(table)
         if isinstance(entries, dict):
             kept = {name: each for name, each in entries.items() if name not in options.leave_out}

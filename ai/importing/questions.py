@@ -28,7 +28,7 @@ HINTS: Mapping[str, str] = {
     "inputs.*.primary": "true for the input whose geometry the results take",
     "inputs.*.modality": 'modalities it was trained on, such as ["CT"]',
     "inputs.*.units": 'UCUM code of the values: "[hnsf\'U]" for CT, "1" where they mean nothing',
-    "inputs.*.dimensions": '"2D" or "3D"',
+    "inputs.*.dimensions": '"2D", "3D", or "2.5D" for a slice with its neighbours as channels',
     "inputs.*.apply": '"whole" for a single image, "slices" for each slice of a volume',
     "inputs.*.layout": "the order of the tensor's axes, such as NCHW or NCDHW",
     "inputs.*.channels": "1, or 3 where each channel takes the same grey image",
@@ -45,13 +45,18 @@ HINTS: Mapping[str, str] = {
         '{ kind = "none" } where they were not'
     ),
     "inputs.*.black_lowest": "true where its images showed the lowest value black, else false",
-    "output.task": '"segmentation", "classification" or "measurement"',
+    "output.task": '"segmentation", "classification", "measurement" or "detection"',
     "output.labels": "the tensor that holds the labels: tensor, layout, encoding",
     "output.labels.activation": (
         '"softmax" or "sigmoid" for the scores of the graph; "none" where they are probabilities'
     ),
     "output.labels.select": '"argmax" or "threshold"',
     "output.segment": "a table a label: number, category, type, color, description",
+    "output.boxes": "the tensors that hold boxes: tensor, format, scores, activation",
+    "output.boxes.activation": (
+        '"softmax" or "sigmoid" for the scores of the graph; "none" where they are probabilities'
+    ),
+    "output.object": "a table a class of boxes: index, category, type, description",
     "output.finding": "a table a finding: category, type, description, score or measurement",
     "output.*.*.category": (
         'coded category, such as ["91723000", "SCT", "Anatomical Structure"]; '
@@ -104,6 +109,8 @@ def asked(known: Mapping[str, Any], as_is: Sequence[str]) -> Iterator[Question]:
     if isinstance(labels := output.get("labels"), dict) and labels.get("encoding") == "channels":
         yield question("output", "labels", "activation")
         yield question("output", "labels", "select")
+    if isinstance(boxes := output.get("boxes"), dict) and "scores" in boxes:
+        yield question("output", "boxes", "activation")
     for name, finding in _tables(output.get("finding")):
         if "score" in finding:
             yield question("output", "finding", name, "score", "activation")

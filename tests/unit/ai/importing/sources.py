@@ -51,6 +51,16 @@ description = "Above zero."
 [import]
 as_is = ["spacing", "orientation"]
 """
+DETECTION = """
+[output]
+task = "detection"
+boxes = { tensor = "boxes", format = "xyxy", scores = "scores" }
+
+[output.object.nodule]
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["27925004", "SCT", "Nodule"]
+description = "A nodule."
+"""
 OPACITY = """
 [output]
 task = "classification"

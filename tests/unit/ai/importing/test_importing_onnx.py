@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from onnx import TensorProto, external_data_helper, helper
 
 from ai.engine import Engine
-from ai.golden import verify
+from ai.golden import read_cases, verify
 from ai.importing.build import import_model
 from ai.importing.draft import Answers, Draft, Options, completed, read_answers
 from ai.importing.extra import need
@@ -22,6 +22,7 @@ from ai.session import SessionCache
 from config.errors import InferenceError, ManifestError, ModelFileError, UsageError
 from tests.unit.ai.importing.sources import (
     ABOUT,
+    DETECTION,
     OPACITY,
     RADIOGRAPH,
     VOLUME,
@@ -296,3 +297,22 @@ def test_a_draft_keeps_what_was_said_about_the_import(tmp_path: Path, source: Pa
     draft = tmp_path / "draft.toml"
     import_model("onnx", source, tmp_path / "one", answered(tmp_path, text), draft=draft)
     assert read_answers(draft).options == {"leave_out": ["other"]}
+
+
+def test_a_detector_comes_in_with_its_boxes(tmp_path: Path) -> None:
+    g = Graph("detector")
+    whole = g.array(np.array([[2.0, 3.0, 10.0, 12.0]], np.float32))
+    g.named("Identity", [whole], ["boxes"])
+    g.named("Reshape", [g.op("ReduceMax", "x", keepdims=0), g.whole(1, 1)], ["scores"])
+    path = tmp_path / "model.onnx"
+    ends = [("boxes", TensorProto.FLOAT, (1, 4)), ("scores", TensorProto.FLOAT, (1, 1))]
+    path.write_bytes(g.serialized([("x", TensorProto.FLOAT, ("N", 1, 32, 24))], ends))
+    text = ABOUT + RADIOGRAPH + DETECTION
+    with pytest.raises(ManifestError) as error:
+        import_model("onnx", path, tmp_path / "site", answered(tmp_path, text))
+    assert [fault.key for fault in error.value.faults] == ["output.boxes.activation"]
+    said = answered(tmp_path, text, "output.boxes.activation=none")
+    made = import_model("onnx", path, tmp_path / "site", said)
+    assert [each.name for each in made.package.manifest.output.object] == ["nodule"]
+    (case,) = read_cases(made.package)
+    assert len(case.findings) == 1
