@@ -49,11 +49,9 @@ class Staging:
         finally:
             self._give(lent)
 
-    def close(self) -> None:
-        """Gives all buffers that nobody has back to the system."""
-        with self._lock:
-            free, self._free = self._free, []
-        for _, address in free:
+    def __del__(self) -> None:
+        """Gives all buffers back to the system; a run that has one holds on to this too."""
+        for _, address in self._free:
             self._release(address)
 
     def _take(self, size: int) -> tuple[int, int] | None:
