@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import struct
 import threading
@@ -12,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.errors import StorageError
+from storage.files import storage_errors
+
+log = logging.getLogger(__name__)
 
 _MOMENT = struct.Struct("<d")
 
@@ -41,26 +45,41 @@ class Turn:
             since: When the holder began to wait, of the machine's monotonic clock.
 
         Raises:
-            StorageError: The database failed while the holder waited.
+            StorageError: The database failed while the holder waited, or the turn cannot be had.
         """
         with self._here, self._held(since):
             yield
 
     @contextmanager
     def _held(self, since: float) -> Iterator[None]:
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        if self._fd < 0:
+            raise StorageError("the node is ending")
+        with storage_errors("queueing for the database"):
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
-            noted = os.pread(self._fd, _MOMENT.size, 0)
-            if len(noted) == _MOMENT.size and since < _MOMENT.unpack(noted)[0] <= time.monotonic():
+            if since < self._failed_at() <= time.monotonic():
                 raise StorageError("the database failed the objects before this one")
             try:
                 yield
             except StorageError:
-                os.pwrite(self._fd, _MOMENT.pack(time.monotonic()), 0)
+                self._note_failure()
                 raise
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
+    def _failed_at(self) -> float:
+        with storage_errors("queueing for the database"):
+            noted = os.pread(self._fd, _MOMENT.size, 0)
+        return float(_MOMENT.unpack(noted)[0]) if len(noted) == _MOMENT.size else 0.0
+
+    def _note_failure(self) -> None:
+        try:
+            os.pwrite(self._fd, _MOMENT.pack(time.monotonic()), 0)
+        except OSError as error:  # what failed the database, a full disk or a read-only one
+            log.error("a failure of the database could not be noted: %s", error.strerror)
+
     def close(self) -> None:
-        """Let go of the lock's file."""
-        os.close(self._fd)
+        """Let go of the lock's file; nobody has the turn afterwards."""
+        with self._here:
+            fd, self._fd = self._fd, -1
+        os.close(fd)

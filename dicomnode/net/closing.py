@@ -84,20 +84,21 @@ class Closing:
 
     def _retry(self) -> None:
         pause = self._first_retry_seconds
-        while self._wait(pause):
-            association_id, outcome = next(iter(self._left.items()))
+        while (left := self._wait(pause)) is not None:
+            association_id, outcome = left
             if self._written(association_id, outcome):
-                del self._left[association_id]
+                with self._changed:
+                    del self._left[association_id]
                 pause = 0.0
             else:
                 pause = min(max(self._first_retry_seconds, pause * 2), LONGEST_RETRY_SECONDS)
         self._ledger.close()  # this thread's connection
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait a moment; whether there is something to try again then."""
+    def _wait(self, seconds: float) -> tuple[int, str] | None:
+        """Wait a moment; what is to be tried again then."""
         with self._changed:
             self._changed.wait_for(lambda: self._ending, seconds)
             if self._left and not self._ending:
-                return True
+                return next(iter(self._left.items()))
             self._thread = None
-            return False
+            return None

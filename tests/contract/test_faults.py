@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -21,6 +22,7 @@ from dicomnode.net.closing import Closing
 from storage import db
 from storage.db import FILE_NAME, open_ledger
 from storage.faults import faults
+from storage.records import Association
 from storage.turn import Turn
 from tests.contract.conftest import Node
 from tests.contract.wire import FAILURES, PATIENCE_SECONDS, Wire, store_until_refused
@@ -223,6 +225,34 @@ def test_an_association_that_ends_while_the_database_is_locked_is_closed_later(
 
 
 @pytest.mark.usefixtures("impatient")
+def test_an_association_that_ends_while_the_disk_is_read_only_is_closed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_ledger(tmp_path)
+    association = associate(ledger)
+    turn = Turn(tmp_path)
+    closing = Closing(ledger, turn, lambda *_: True, first_retry_seconds=0.05)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def fail(*_: object) -> None:
+        raise StorageError("the database is not usable now: attempt to write a readonly database")
+
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "pwrite", refuse)
+        read_only.setattr(closing_module, "close_association", fail)
+        assert not closing.close(association, "released")
+        time.sleep(0.2)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while Association.get_by_id(association).closed_at is None:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    closing.end()
+    turn.close()
+    ledger.close()
+
+
 def test_what_cannot_be_closed_until_the_end_is_left_for_the_next_start(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
     association = associate(ledger)
