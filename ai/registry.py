@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +86,12 @@ class Registry:
     def refresh(self) -> bool:
         """Takes up what came, changed, went or was said since; whether anything did.
 
-        Files are read again only where their size or time changed.
+        Files are read again only where their size or time changed. A folder that cannot be read,
+        or that lost all of its packages at once, is a disk that is away: nothing is taken up.
+
+        Raises:
+            ModelError: A folder has lost its packages.
+            OSError: The system refused to read one.
         """
         with self._lock:
             before, known = self._view, {}
@@ -108,6 +113,9 @@ class Registry:
                     packages[reference] = found
                 else:
                     faults[reference] = found
+            for path in self._paths:
+                if _holds(path, self._known) and not _holds(path, known):
+                    raise ModelError(f"{path} has lost its models; those that were there stay in use")
             self._known = known
             self._view = _View(packages, faults, dict(self._standings()))
             return self._view.told() != before.told()
@@ -233,13 +241,17 @@ def _in_production(view: _View, name: str) -> tuple[Package, ...]:
     return tuple(sorted(found, key=rank))  # stable: by version where the rank is the same
 
 
+def _holds(path: Path, folders: Iterable[Path]) -> bool:
+    return any(folder.parent.parent == path for folder in folders)
+
+
 def _stamp(folder: Path) -> _Stamp:
     """What the files of a package look like from outside; it changes when one of them does."""
     found = []
     for path in sorted(folder.rglob("*")):
         try:
             facts = path.stat()
-        except OSError:  # it goes, or leads nowhere: reading the package says so
+        except FileNotFoundError:  # it goes, or leads nowhere: reading the package says so
             found.append((str(path), 0, 0, 0))
         else:
             found.append((str(path), facts.st_mtime_ns, facts.st_size, facts.st_ino))

@@ -106,6 +106,23 @@ def test_packages_that_come_change_and_go_are_seen(make_package: PackageMaker, s
     assert not site.registry.refresh()
 
 
+def test_a_folder_that_is_away_takes_no_model_out_of_use(
+    make_package: PackageMaker, site: Site, tmp_path: Path
+) -> None:
+    make_package()
+    site.registry.refresh()
+    site.folder.rename(tmp_path / "away")
+    for emptied in (False, True):
+        if emptied:  # the place where a disk was mounted
+            site.folder.mkdir()
+        with pytest.raises(ModelError, match="has lost its models"):
+            site.registry.refresh()
+        assert site.serves() == "1.0.0"
+    site.folder.rmdir()
+    (tmp_path / "away").rename(site.folder)
+    assert not site.registry.refresh()
+
+
 @pytest.mark.feature("P35")
 def test_files_are_read_again_only_where_they_changed(
     make_package: PackageMaker, tmp_path: Path
