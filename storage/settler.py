@@ -211,7 +211,9 @@ class Settler:
             if self._ending:
                 return None
             batch = list(_within(self._waiting, BATCH, SEGMENT_BYTES))
-            self._hurry = self._hurry and len(batch) < len(self._waiting)
+            # While nothing can be settled who asks has it tried once, not on and on.
+            more = self._fault is None and len(batch) < len(self._waiting)
+            self._hurry = self._hurry and more
             return batch
 
     def _wait_for_lull(self) -> None:
@@ -360,6 +362,7 @@ class Settler:
             if not journal.is_whole():
                 journal.make_segment()
         except StorageError as error:
+            self._ample = False
             log.warning("the intake journal has no room: %s", error)
 
     def _begin(self) -> Journal:

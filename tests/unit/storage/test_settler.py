@@ -382,3 +382,49 @@ def test_segments_are_made_ahead_only_where_the_disk_has_ample_room(
     room.settler.close(5)
     room.turn.close()
     room.store.close()
+
+
+def test_what_cannot_be_settled_is_tried_once_for_who_asks(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler, "RETRY_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "BATCH", 4)
+    tries = []
+
+    def refuse(*_: object) -> list[object]:
+        tries.append(time.monotonic())
+        raise StorageError("the disk refused")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(settler, "record_arrivals", refuse)
+        room.send(*SMALL[:12])
+        room.until(lambda: room.settler._fault is not None)
+        for asked in range(1, 4):
+            with pytest.raises(StorageError, match="the disk refused"):
+                room.settler.check()
+            time.sleep(0.05)
+            assert len(tries) == 1 + asked
+    room.settler.check()
+    assert room.settled()
+    assert len(room.stored()) == 12
+
+
+def test_a_segment_that_cannot_be_made_ahead_is_not_tried_all_the_time(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler, "AMPLE_BYTES", 0)
+    monkeypatch.setattr(settler, "AHEAD_SECONDS", 0.0)
+    tries = []
+
+    def refuse() -> None:
+        tries.append(time.monotonic())
+        raise StorageError("the disk refused")
+
+    monkeypatch.setattr(room.settler.journal, "make_segment", refuse)
+    room.until(lambda: tries)
+    monkeypatch.setattr(settler, "UPKEEP_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "REST_SECONDS", 600.0)
+    time.sleep(0.3)
+    tried = len(tries)
+    time.sleep(0.2)
+    assert len(tries) == tried
