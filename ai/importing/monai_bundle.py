@@ -17,7 +17,15 @@ from ai.importing.labels import segment
 from ai.importing.monai_config import Config, Expression
 from ai.importing.monai_transforms import concluded, declared
 from ai.importing.questions import Question
-from ai.importing.torch_export import Shape, export, fill, load_script, load_state, parameters
+from ai.importing.torch_export import (
+    REFUSALS,
+    Shape,
+    export,
+    fill,
+    load_script,
+    load_state,
+    parameters,
+)
 from ai.manifest import Manifest
 from config.errors import ModelFileError
 
@@ -148,9 +156,11 @@ def load_network(bundle: Bundle, options: BundleOptions) -> Any:
     kind = getattr(need("monai.networks.nets"), name, None)
     if not isinstance(kind, type) or not issubclass(kind, need("torch").nn.Module):
         raise ModelFileError(f"network_def names {name[:80]!r}, which is no network of MONAI")
+    if "pretrained" in arguments:  # the checkpoint is loaded, and nothing is to be fetched
+        arguments["pretrained"] = False
     try:
         network = kind(**arguments)
-    except (TypeError, ValueError) as error:
+    except REFUSALS as error:
         reason = one_line(error)
         raise ModelFileError(f"network_def does not fit {name}: {reason}") from error
     state = parameters(load_state(checkpoint), checkpoint)

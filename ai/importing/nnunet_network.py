@@ -10,7 +10,7 @@ import numpy as np
 
 from ai.importing.descriptions import one_line
 from ai.importing.extra import need
-from ai.importing.torch_export import fill, load_state, parameters
+from ai.importing.torch_export import REFUSALS, fill, load_state, parameters
 from config.errors import ModelFileError
 
 _ARCHITECTURES = "dynamic_network_architectures.architectures."
@@ -78,7 +78,7 @@ def _built(configuration: Mapping[str, Any], channels: int, classes: int) -> Any
         return kind(
             input_channels=channels, num_classes=classes, deep_supervision=False, **arguments
         )
-    except (TypeError, ValueError, AssertionError) as error:
+    except REFUSALS as error:
         reason = one_line(error)
         raise ModelFileError(f"the plans do not fit {name}: {reason}") from error
 

@@ -18,6 +18,11 @@ from ai.importing.extra import need
 from config.errors import ModelFileError
 
 OPSET = 18
+# What a network raises whose arguments do not fit, or ask for more memory than there is.
+REFUSALS = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError),
+    *(TypeError, ValueError),
+)
 # What a checkpoint calls the parameters it holds beside other things.
 _STATES = ("model", "state_dict", "model_state_dict", "network_weights", "network")
 

@@ -207,6 +207,30 @@ def test_a_definition_that_is_no_network_is_refused(
         import_model("monai", bundle, tmp_path / "site", answers)
 
 
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        # MONAI would fetch weights for it.
+        (
+            {"_target_": "DenseNet121", "in_channels": 3, "out_channels": 2, "pretrained": True},
+            r"model\.pt does not fit the network",
+        ),
+        (UNET | {"_target_": "UNet", "channels": [2**40, 8]}, "network_def does not fit UNet"),
+    ],
+)
+def test_a_definition_fetches_nothing_and_takes_no_more_than_there_is(
+    tmp_path: Path, answers: Answers, definition: dict[str, Any], reason: str
+) -> None:
+    bundle = whole(tmp_path / "spleen")
+    path = bundle / "configs/inference.json"
+    tree = json.loads(path.read_text("utf-8"))
+    tree["network_def"] = {"spatial_dims": 2} | definition
+    path.write_text(json.dumps(tree), "utf-8")
+    put(bundle, unet(), script=False)
+    with pytest.raises(ModelFileError, match=reason):
+        import_model("monai", bundle, tmp_path / "site", answers)
+
+
 def test_an_expression_of_the_definition_can_be_answered(tmp_path: Path) -> None:
     change = {"network_def": {"channels": "$[4 * x for x in (1, 2)]"}}
     bundle = whole(tmp_path / "spleen", **change)
