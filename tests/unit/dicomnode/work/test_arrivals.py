@@ -34,7 +34,7 @@ class Clocks:
             monotonic=lambda: time.monotonic() + self.passed,
         )
         patch.setattr("dicomnode.work.assembler.time", clock)
-        patch.setattr("storage.index.time", clock)
+        patch.setattr("storage.studies.time", clock)
         patch.setattr("storage.db.time", clock)
         self.clock = clock
 
