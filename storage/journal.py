@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 SEGMENTS = 8
 """Most segments of one process."""
 
+SHORT = 0.25
+"""With less than this part of it left the journal may fill up."""
+
 SEAL_SECONDS = 10.0
 """How long a segment with records in it is written on: then it is emptied, full or not."""
 
@@ -193,6 +196,14 @@ class Journal:
         """Whether it has all the segments it may have."""
         return len(self.segments()) >= SEGMENTS
 
+    def is_short(self) -> bool:
+        """Whether so much lies in it that what comes may find no room."""
+        active = self._active
+        left = len(self._free) * SEGMENT_BYTES
+        if active is not None:
+            left += SEGMENT_BYTES - active.at
+        return left < SHORT * len(self.segments()) * SEGMENT_BYTES
+
     def make_segment(self) -> None:
         """Write a new segment to the disk, zeros and all, and put it into use.
 
@@ -267,8 +278,10 @@ class Journal:
         self._free.append(segment)
 
     def segments(self) -> list[Segment]:
-        """All that there are."""
-        return [*self._free, *self._full, *([self._active] if self._active else [])]
+        """All that there are, each once, also those that change their place just now."""
+        before = self._active
+        found = dict.fromkeys((*self._free, *self._full, before, self._active))
+        return [segment for segment in found if segment is not None]
 
     def close(self, *, remove: bool) -> None:
         """Close the files, and delete them when nothing in them is needed any more.

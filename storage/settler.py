@@ -21,7 +21,7 @@ from config.errors import StorageError
 from storage.db import BUSY_SECONDS, Ledger
 from storage.files import storage_errors, sync_file_system
 from storage.index import Kept, known_keys, record_arrivals
-from storage.journal import SEGMENTS, Entry, Journal, Segment
+from storage.journal import Entry, Journal, Segment
 from storage.objects import ObjectStore
 from storage.runs import FAULT
 from storage.segment import BLOCK, RECORD_BYTES, SEGMENT_BYTES, extent, new_buffer
@@ -36,9 +36,6 @@ a disk so slow that the last batch took half of it."""
 
 PATIENCE_SECONDS = 2.0
 """How long the first of them waits at most."""
-
-PRESSING_BYTES = 3 * SEGMENTS * SEGMENT_BYTES // 4
-"""With so much before it the settler waits no longer, so that the journal does not fill up."""
 
 RETRY_SECONDS = 1.0
 UPKEEP_SECONDS = 2.0
@@ -80,7 +77,6 @@ class Settler:
         self._hurry = self._ending = False
         self._fault: StorageError | None = None
         self._tried = self._taken = self._since = self._took = 0.0
-        self._bytes = 0
         self._ample = True
         self._buffer = new_buffer()
         self._fault_fd = -1
@@ -100,9 +96,8 @@ class Settler:
                 self._since = self._taken
             self._waiting.extend(entries)
             for entry in entries:
-                self._bytes += entry.length
                 self._of[entry.arrival.association_id] += 1
-            if first or self._bytes >= PRESSING_BYTES:
+            if first or self._is_pressed():
                 self._changed.notify_all()
 
     def check(self) -> None:
@@ -192,9 +187,7 @@ class Settler:
 
     def _count_off(self) -> None:
         while self._waiting and self._waiting[0].done:
-            entry = self._waiting.popleft()
-            self._bytes -= entry.length
-            association_id = entry.arrival.association_id
+            association_id = self._waiting.popleft().arrival.association_id
             self._of[association_id] -= 1
             if not self._of[association_id]:
                 del self._of[association_id]
@@ -219,12 +212,15 @@ class Settler:
     def _wait_for_lull(self) -> None:
         """Leave disk and processor to those who receive, while the journal has room for more."""
         latest = self._since + PATIENCE_SECONDS
-        while not (self._hurry or self._ending or self._bytes >= PRESSING_BYTES):
+        while not (self._hurry or self._ending or self._is_pressed()):
             lull = max(LULL_SECONDS, 2 * self._took)
             rest = min(latest, self._taken + lull) - time.monotonic()
             if rest <= 0:
                 return
             self._changed.wait(rest)
+
+    def _is_pressed(self) -> bool:
+        return self.journal is not None and self.journal.is_short()
 
     def _wait_for(self, what: Callable[[], bool], seconds: float) -> None:
         self._changed.wait_for(lambda: self._hurry or self._ending or what(), seconds)

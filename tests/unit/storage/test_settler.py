@@ -354,15 +354,36 @@ def test_a_burst_has_the_disk_to_itself_until_there_is_a_lull(
     room.until(lambda: len(room.stored()) == 3)
 
 
-@pytest.mark.parametrize("limit", ["PATIENCE_SECONDS", "PRESSING_BYTES"])
 def test_a_burst_that_does_not_end_is_settled_all_the_same(
-    room: Room, monkeypatch: pytest.MonkeyPatch, limit: str
+    room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settler, "LULL_SECONDS", 600.0)
-    monkeypatch.setattr(settler, "PATIENCE_SECONDS", 600.0)
-    monkeypatch.setattr(settler, limit, 0.05 if limit == "PATIENCE_SECONDS" else 3 * 4000)
+    monkeypatch.setattr(settler, "PATIENCE_SECONDS", 0.05)
     room.send(*SMALL[:4])
     room.until(lambda: len(room.stored()) == 4)
+
+
+@pytest.mark.parametrize("size", [100, 7000])
+def test_a_burst_is_settled_before_the_journal_is_full_however_small_that_is(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(settler, "AMPLE_BYTES", 1 << 60)  # one segment, and more when it fills up
+    monkeypatch.setattr(settler, "LULL_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "PATIENCE_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "UPKEEP_SECONDS", 600.0)
+    room = Room(ledger)
+    journal = room.settler.journal
+    assert journal is not None
+    sent = 0
+    while not journal.is_short():
+        room.send(Sent(f"1.{sent}", b"." * size))
+        sent += 1
+    room.until(lambda: len(room.stored()) == sent)
+    room.until(lambda: len(journal.segments()) == 2)
+    assert not journal.is_short()
+    room.settler.close(5)
+    room.turn.close()
+    room.store.close()
 
 
 @pytest.mark.parametrize("ample", [True, False])
@@ -428,3 +449,20 @@ def test_a_segment_that_cannot_be_made_ahead_is_not_tried_all_the_time(
     tried = len(tries)
     time.sleep(0.2)
     assert len(tries) == tried
+
+
+def test_a_segment_that_changes_its_place_is_among_all_that_there_are(room: Room) -> None:
+    journal = room.settler.journal
+    assert journal is not None
+    room.send(SMALL[0])
+    active = journal._active
+    assert active is not None
+
+    class Full(list[journal_module.Segment]):
+        def __iter__(self) -> Iterator[journal_module.Segment]:
+            yield from list.copy(self)
+            # An object comes that it has no room for.
+            journal._full, journal._active = [active], None
+
+    journal._full = Full()
+    assert [segment for segment in journal.segments() if segment is active] == [active]
