@@ -210,7 +210,7 @@ def _read(package: Package, name: str) -> Case:
             others={role: _volume(held, f"{role}.") for role in others},
             labels=held.get("labels"),
             findings=[
-                _Expected.model_validate(entry).model_dump(mode="json")
+                _Expected.model_validate(entry).model_dump(mode="json", exclude_unset=True)
                 for entry in expected["findings"]
             ],
             voxels=float(expected["tolerance"]["voxels"]),
