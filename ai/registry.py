@@ -115,7 +115,9 @@ class Registry:
                     faults[reference] = found
             for path in self._paths:
                 if _holds(path, self._known) and not _holds(path, known):
-                    raise ModelError(f"{path} has lost its models; those that were there stay in use")
+                    raise ModelError(
+                        f"{path} has lost its models; those that were there stay in use"
+                    )
             self._known = known
             self._view = _View(packages, faults, dict(self._standings()))
             return self._view.told() != before.told()
