@@ -8,6 +8,7 @@ import os
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,10 @@ class Turn:
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "commit.lock"
-        self._here = threading.Lock()  # the file's lock is the process's
+        self._mutex = threading.Lock()
+        # The file's lock is the process's. Its threads stand in a queue before it, each with a lock
+        # that the one before it releases: else who comes now might be served before who waits.
+        self._queue: deque[threading.Lock] = deque()
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     @contextmanager
@@ -47,8 +51,25 @@ class Turn:
         Raises:
             StorageError: The database failed while the holder waited, or the turn cannot be had.
         """
-        with self._here, self._held(since):
+        with self._first_here(), self._held(since):
             yield
+
+    @contextmanager
+    def _first_here(self) -> Iterator[None]:
+        place = threading.Lock()
+        place.acquire()
+        with self._mutex:
+            self._queue.append(place)
+            waits = self._queue[0] is not place
+        if waits:
+            place.acquire()
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._queue.popleft()
+                if self._queue:
+                    self._queue[0].release()
 
     @contextmanager
     def _held(self, since: float) -> Iterator[None]:
@@ -80,6 +101,6 @@ class Turn:
 
     def close(self) -> None:
         """Let go of the lock's file; nobody has the turn afterwards."""
-        with self._here:
+        with self._first_here():
             fd, self._fd = self._fd, -1
         os.close(fd)

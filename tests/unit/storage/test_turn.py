@@ -58,6 +58,33 @@ def test_those_behind_one_that_the_database_failed_fail_with_it(turn: Turn, tmp_
     other.close()
 
 
+def test_nobody_who_comes_later_is_served_before_those_who_wait(turn: Turn) -> None:
+    holding, order = threading.Event(), []
+
+    def wait(number: int) -> None:
+        with turn.held(time.monotonic()):
+            order.append(number)
+
+    def hold() -> None:
+        with turn.held(time.monotonic()):
+            holding.set()
+            while len(turn._queue) < 6:
+                time.sleep(0.001)
+        wait(5)  # again, and at once
+
+    threads = [threading.Thread(target=hold)]
+    threads[0].start()
+    assert holding.wait(PATIENCE_SECONDS)
+    for number in range(5):
+        threads.append(threading.Thread(target=wait, args=(number,)))
+        threads[-1].start()
+        while len(turn._queue) < number + 2:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    assert order == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_what_failed_the_database_is_told_when_it_cannot_be_noted(
     turn: Turn, monkeypatch: pytest.MonkeyPatch, number: int
