@@ -31,12 +31,13 @@ class Turn:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "commit.lock"
         self._mutex = threading.Lock()
         # The file's lock is the process's. Its threads stand in a queue before it, each with a lock
         # that the one before it releases: else who comes now might be served before who waits.
         self._queue: deque[threading.Lock] = deque()
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._fd = _open(data_dir / "commit.lock")
+        self._next_fd = _open(data_dir / "commit-next.lock")
+        self._failed = 0.0
 
     @contextmanager
     def held(self, since: float) -> Iterator[None]:
@@ -75,11 +76,21 @@ class Turn:
     def _held(self, since: float) -> Iterator[None]:
         if self._fd < 0:
             raise StorageError("the node is ending")
+        self._check(since)
         with storage_errors("queueing for the database"):
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            # One process alone waits for the holder, and the holder stands behind it: it would have
+            # the lock again before another process is awake.
+            fcntl.flock(self._next_fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+            finally:
+                fcntl.flock(self._next_fd, fcntl.LOCK_UN)
         try:
-            if since < self._failed_at() <= time.monotonic():
-                raise StorageError("the database failed the objects before this one")
+            with storage_errors("queueing for the database"):
+                noted = os.pread(self._fd, _MOMENT.size, 0)
+            if len(noted) == _MOMENT.size:
+                (self._failed,) = _MOMENT.unpack(noted)
+            self._check(since)
             try:
                 yield
             except StorageError:
@@ -88,19 +99,24 @@ class Turn:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
-    def _failed_at(self) -> float:
-        with storage_errors("queueing for the database"):
-            noted = os.pread(self._fd, _MOMENT.size, 0)
-        return float(_MOMENT.unpack(noted)[0]) if len(noted) == _MOMENT.size else 0.0
+    def _check(self, since: float) -> None:
+        if since < self._failed <= time.monotonic():
+            raise StorageError("the database failed the objects before this one")
 
     def _note_failure(self) -> None:
+        self._failed = time.monotonic()
         try:
-            os.pwrite(self._fd, _MOMENT.pack(time.monotonic()), 0)
+            os.pwrite(self._fd, _MOMENT.pack(self._failed), 0)
         except OSError as error:  # what failed the database, a full disk or a read-only one
             log.error("a failure of the database could not be noted: %s", error.strerror)
 
     def close(self) -> None:
-        """Let go of the lock's file; nobody has the turn afterwards."""
+        """Let go of the locks' files; nobody has the turn afterwards."""
         with self._first_here():
             fd, self._fd = self._fd, -1
         os.close(fd)
+        os.close(self._next_fd)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)

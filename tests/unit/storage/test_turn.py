@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -83,6 +84,29 @@ def test_nobody_who_comes_later_is_served_before_those_who_wait(turn: Turn) -> N
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
     assert order == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_process_that_comes_again_at_once_stands_behind_another_that_waits(
+    turn: Turn, tmp_path: Path
+) -> None:
+    other, order = Turn(tmp_path), []
+
+    def wait() -> None:
+        with other.held(time.monotonic()):
+            order.append("other")
+
+    waiting = threading.Thread(target=wait)
+    with (tmp_path / "commit-next.lock").open() as file, turn.held(time.monotonic()):
+        waiting.start()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
+    with turn.held(time.monotonic()):
+        order.append("again")
+    waiting.join(PATIENCE_SECONDS)
+    assert order == ["other", "again"]
+    other.close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
