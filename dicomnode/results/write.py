@@ -62,7 +62,8 @@ def to_bytes(dataset: Dataset) -> bytes:
     written = Dataset(dict(dataset.items()))
     written.file_meta = meta
     written.preamble = _PREAMBLE
-    _keep_encoded(written)
+    if dataset.original_encoding == (None, None):  # made here, not read from a file
+        _keep_encoded(written)
     buffer = BytesIO()
     dcmwrite(buffer, written, enforce_file_format=True, little_endian=True, implicit_vr=False)
     return buffer.getvalue()

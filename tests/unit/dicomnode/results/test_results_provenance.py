@@ -122,6 +122,17 @@ def test_files_carry_this_implementation_and_leave_the_data_set_alone(tmp_path):
     assert not hasattr(dataset, "file_meta")
 
 
+def test_a_number_is_written_as_the_file_it_is_added_to_has_its_pixels(tmp_path):
+    dataset = bundle(ct_case())["seg"]
+    dataset.PixelRepresentation = 1  # whose values may be negative
+    path = tmp_path / "seg.dcm"
+    path.write_bytes(to_bytes(dataset))
+    read = dcmread(path)
+    read.SmallestImagePixelValue = -5
+    path.write_bytes(to_bytes(read))
+    assert dcmread(path).SmallestImagePixelValue == -5
+
+
 def test_every_code_has_value_scheme_and_meaning_within_their_limits():
     table = [each for each in vars(codes).values() if isinstance(each, codes.Code)]
     table += [*codes.MODALITIES.values(), *codes.PROCEDURES.values()]
