@@ -14,6 +14,7 @@ from typing import Any
 
 _REFERENCE = re.compile(r"@([A-Za-z0-9_]+(?:(?:#|::)[A-Za-z0-9_]+)*)")
 _DEEPEST = 64
+_MOST = 20_000  # values that one question may lead to; references can double at every step
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,18 @@ class Config:
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
         self._tree = tree
+        self._left = _MOST
 
     def get(self, *path: str) -> Any:
         """What stands at a place with its references followed; None where nothing stands."""
-        return self._followed(self._raw(path), 0)
+        self._left = _MOST
+        return self._followed(self._raw(path, 0), 0)
 
-    def _raw(self, path: tuple[str, ...]) -> Any:
+    def _raw(self, path: tuple[str, ...], depth: int) -> Any:
         here: Any = self._tree
         for part in path:
             if isinstance(here, str):
-                here = self._followed(here, 0)
+                here = self._followed(here, depth + 1)
             if isinstance(here, list) and part.isdigit() and int(part) < len(here):
                 here = here[int(part)]
             elif isinstance(here, Mapping):
@@ -51,7 +54,8 @@ class Config:
         return here
 
     def _followed(self, value: Any, depth: int) -> Any:
-        if depth > _DEEPEST:
+        self._left -= 1
+        if depth > _DEEPEST or self._left < 0:
             return Expression("a reference that leads to itself")
         if isinstance(value, str):
             return self._text(value, depth)
@@ -65,7 +69,7 @@ class Config:
         bare = text.removeprefix("$").strip()
         if found := _REFERENCE.fullmatch(bare):
             parts = tuple(re.split(r"#|::", found[1]))
-            held = self._raw(parts) if depth < _DEEPEST else text
+            held = self._raw(parts, depth) if depth < _DEEPEST else text
             return Expression(text) if held is None else self._followed(held, depth + 1)
         if not text.startswith(("$", "%")):
             return text

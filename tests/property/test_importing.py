@@ -36,7 +36,9 @@ VALUES = st.recursive(
 )
 JSON = st.recursive(
     st.one_of(
-        st.none(), PLAIN, st.sampled_from(["@a", "$[1]", "@spacing", "$x()", "Orientationd"])
+        st.none(),
+        PLAIN,
+        st.sampled_from(["@a", "@b#a", "@a#c", "$[1]", "@spacing", "$x()", "Orientationd"]),
     ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=6,

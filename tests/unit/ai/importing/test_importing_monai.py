@@ -212,6 +212,14 @@ def test_references_are_followed_and_expressions_are_not_run(tmp_path: Path) -> 
     assert config.get("absent", "deeper") is None
 
 
+@pytest.mark.timeout(20)
+def test_references_that_multiply_come_to_an_end() -> None:
+    tree = {f"a{n}": [f"@a{n + 1}"] * 8 for n in range(40)}
+    assert isinstance(Config(tree).get("a0"), list)
+    assert isinstance(Config({"a": ["@b"] * 3, "b": ["@a"] * 3}).get("a"), list)
+    assert isinstance(Config({"a": "@a#b"}).get("a"), Expression)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{", "[" * 3000 + "]" * 3000],
