@@ -17,6 +17,10 @@ MAX_ANSWER_PDU = 1 << 20
 """Longest PDU that is read of a peer that was called, in bytes; asked for are 16 KiB."""
 
 
+STANDING_SECONDS = 1.0
+"""How long a request waits for the association's other thread to stand still."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What one association may cost.
@@ -28,6 +32,42 @@ class Bounds:
 
     seconds: float
     answer_bytes: int
+
+
+class Checkpoint(threading.Event):
+    """Where pynetdicom's thread of an association stands still while a request is made.
+
+    pynetdicom asks whether that thread stood. One that the last answer has just let go still says
+    so, goes its round all the same, and takes the next answer for a request of the peer's: who
+    asked waits in vain. Here `clear` returns when the thread stands, and it does not pass before `set`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gate = threading.Condition()
+        self._stands = False
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Stand still until it is set; whether it is."""
+        with self._gate:
+            self._stands = True
+            self._gate.notify_all()
+            passes = self._gate.wait_for(self.is_set, timeout)
+            self._stands = False
+            return passes
+
+    def set(self) -> None:
+        """Let the thread go its rounds."""
+        with self._gate:
+            super().set()
+            self._gate.notify_all()
+
+    def clear(self) -> None:
+        """Have the thread stand still; one that has ended is not waited for long."""
+        with self._gate:
+            super().clear()
+            self._gate.wait_for(lambda: self._stands, STANDING_SECONDS)
 
 
 class _BoundedSocket(AssociationSocket):
@@ -58,6 +98,7 @@ class CallingAE(AE):
     _deadline: threading.Timer | None = None
 
     def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
+        assoc._reactor_checkpoint = Checkpoint()
         wrapper = _BoundedSocket(assoc, address=address)
         wrapper.tls_args = tls_args
         self.raw = wrapper.socket
