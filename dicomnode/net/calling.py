@@ -39,7 +39,8 @@ class Checkpoint(threading.Event):
 
     pynetdicom asks whether that thread stood. One that the last answer has just let go still says
     so, goes its round all the same, and takes the next answer for a request of the peer's: who
-    asked waits in vain. Here `clear` returns when the thread stands, and it does not pass before `set`.
+    asked waits in vain. Here `clear` returns when the thread stands, and it does not pass before
+    `set`.
     """
 
     def __init__(self) -> None:
