@@ -25,7 +25,7 @@ from dicomnode.work.pipeline import analyse, model_facts
 from tests.interop.fetched import wheel
 from tests.interop.real import T1_HEAD, brain_mask, head_mr
 
-pytestmark = [pytest.mark.tools, pytest.mark.imports, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.imports, pytest.mark.timeout(900)]
 
 MOST_DIFFERENT = 0.001  # of the voxels
 
