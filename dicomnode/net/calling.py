@@ -11,6 +11,7 @@ from typing import Any
 from pynetdicom import AE
 from pynetdicom.transport import AssociationSocket
 
+from dicomnode.net.quickack import acknowledge_at_once
 from dicomnode.net.tls import ClientContext
 
 MAX_ANSWER_PDU = 1 << 20
@@ -72,7 +73,7 @@ class Checkpoint(threading.Event):
 
 
 class _BoundedSocket(AssociationSocket):
-    """Reads only so much; more ends the connection."""
+    """Reads only so much; more ends the connection. Nobody waits for an acknowledgement."""
 
     left: int | None = None
 
@@ -86,6 +87,7 @@ class _BoundedSocket(AssociationSocket):
             raise OSError("the peer sends too much")
         if self.left is not None:
             self.left -= nr_bytes
+        acknowledge_at_once(self.socket)
         data: bytearray = super().recv(nr_bytes)
         return data
 
@@ -103,6 +105,7 @@ class CallingAE(AE):
         wrapper = _BoundedSocket(assoc, address=address)
         wrapper.tls_args = tls_args
         self.raw = wrapper.socket
+        wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.bounds is not None:
             wrapper.left = self.bounds.answer_bytes
             self._deadline = threading.Timer(self.bounds.seconds, self.break_off)
