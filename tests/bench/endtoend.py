@@ -88,10 +88,10 @@ def measure(series: Path, folder: Path, quiet: float) -> tuple[dict[str, float],
 
 
 def split(node: NodeUnderTest, quiet: float, arrived: float) -> Iterator[tuple[str, float]]:
-    """The stages of the only job, from the node's own records."""
-    (first,) = node.rows("SELECT MIN(opened_at) AS at FROM association")
+    """The stages of the last job, whose series the last association brought."""
+    (first,) = node.rows("SELECT MAX(opened_at) AS at FROM association")
     (last,) = node.rows("SELECT MAX(received_at) AS at FROM instance")
-    (job,) = node.rows("SELECT * FROM job")
+    (job,) = node.rows("SELECT * FROM job ORDER BY id DESC LIMIT 1")
     own = json.loads(job["seconds"])
     yield "receive", last["at"] - first["at"]
     yield "quiet wait", quiet
