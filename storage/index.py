@@ -11,6 +11,7 @@ from enum import Enum
 from peewee import fn
 
 from storage.db import Change, Ledger
+from storage.healing import take_place
 from storage.records import (
     Association,
     AuditEvent,
@@ -58,6 +59,7 @@ class Kept(Enum):
 
     NEW = "new"
     SAME = "same"  # the same bytes are here already; the caller removes its file
+    RESTORED = "restored"  # they were damaged or missing: the row names the new file now
     REVISION = "revision"  # same SOP Instance UID, other bytes: both are kept
     JOURNALED = "journaled"  # durable in the intake journal; which of the others shows later
 
@@ -137,7 +139,7 @@ def record_arrivals(ledger: Ledger, arrivals: Sequence[Arrival]) -> list[Kept]:
     """Give every arrival its row, all in one transaction."""
     with ledger.transaction() as change:
         _adopt(arrivals, change.now)
-        return [_record(arrival, change.now) for arrival in arrivals]
+        return [_record(arrival, change) for arrival in arrivals]
 
 
 def _adopt(arrivals: Sequence[Arrival], now: float) -> None:
@@ -151,7 +153,7 @@ def _adopt(arrivals: Sequence[Arrival], now: float) -> None:
         )
 
 
-def _record(arrival: Arrival, now: float) -> Kept:
+def _record(arrival: Arrival, change: Change) -> Kept:
     database = Instance._meta.database
     known = [
         digest
@@ -160,7 +162,8 @@ def _record(arrival: Arrival, now: float) -> Kept:
         )
     ]
     if arrival.digest in known:
-        return Kept.SAME
+        found = (arrival.sop_instance_uid, arrival.digest, arrival.object_key)
+        return Kept.RESTORED if take_place(change, *found) else Kept.SAME
     # Plain SQL: this statement runs once an image and the query builder would double its cost.
     database.execute_sql(
         "INSERT INTO instance (sop_instance_uid, revision, sop_class_uid, transfer_syntax_uid,"
@@ -177,7 +180,7 @@ def _record(arrival: Arrival, now: float) -> Kept:
             arrival.size,
             arrival.object_key,
             arrival.association_id,
-            now if arrival.received_at is None else arrival.received_at,
+            change.now if arrival.received_at is None else arrival.received_at,
         ),
     )
     return Kept.REVISION if known else Kept.NEW

@@ -2,7 +2,7 @@
 
 It goes through the rows in the order of their numbers, instances before results, and begins again
 when it has come to the end, so that what it reads next is always what it read longest ago. Where
-it is stands in the database and outlives restarts. It never touches an object.
+it is stands in the database and outlives restarts. It never touches an object that a row names.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from config.errors import NotDicomError
+from config.errors import NotDicomError, StorageError
 from storage import overview
 from storage.db import Ledger
 from storage.files import forget_pages, storage_errors
+from storage.healing import FINDING, REPLACED
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
 from storage.records import Instance, NodeFact, Result
@@ -35,8 +36,8 @@ NOTE_SECONDS = 10.0
 """How often the place is noted; after a crash so much is read again."""
 
 _PLACE = "scrub.place"
-_FINDING = "scrub.finding:"
 _TABLES: tuple[type[Instance] | type[Result], ...] = (Instance, Result)
+
 _KEPT = ("stored", "indexed", "superseded")  # quarantined bytes may have been deleted by hand
 
 Wait = Callable[[float], bool]
@@ -70,8 +71,8 @@ def place() -> Place:
 
 def findings() -> dict[str, str]:
     """What is not as it was stored: row as the audit chain calls it → ``damaged``, ``missing``."""
-    query = NodeFact.select().where(NodeFact.key.startswith(_FINDING))
-    return {row.key.removeprefix(_FINDING): row.value for row in query}
+    query = NodeFact.select().where(NodeFact.key.startswith(FINDING))
+    return {row.key.removeprefix(FINDING): row.value for row in query}
 
 
 class Scrub:
@@ -115,14 +116,29 @@ class Scrub:
         return True
 
     def look_again(self) -> None:
-        """Read what was found damaged or missing before: it may have been restored."""
+        """Read what was found damaged or missing before: it may have been restored.
+
+        What came again lies elsewhere; the files that it replaces are removed.
+        """
+        self._remove_replaced()
         for label in findings():
             row = _row_of(label)
             if row is None:
                 with self._ledger.transaction():
-                    NodeFact.delete().where(NodeFact.key == _FINDING + label).execute()
+                    NodeFact.delete().where(NodeFact.key == FINDING + label).execute()
             elif not self._check(row):
                 return
+
+    def _remove_replaced(self) -> None:
+        query = NodeFact.select(NodeFact.key).where(NodeFact.key.startswith(REPLACED)).tuples()
+        for note in [key for (key,) in query]:
+            try:
+                self._store.remove(note.removeprefix(REPLACED))
+            except StorageError as error:  # a disk that fails: another time
+                log.error("a damaged file whose bytes came again is still there: %s", error)
+                continue
+            with self._ledger.transaction():
+                NodeFact.delete().where(NodeFact.key == note).execute()
 
     def _note(self, here: Place) -> None:
         overview.set_fact(self._ledger, _PLACE, json.dumps(asdict(here)))
@@ -170,14 +186,17 @@ class Scrub:
 
     def _tell(self, row: Instance | Result, finding: str | None, found: dict[str, object]) -> None:
         label = row.label()
-        known = overview.fact(_FINDING + label)
-        # The row may have been moved or deleted by hand while its file was read.
-        if finding == known or _row_of(label) is None:
+        known = overview.fact(FINDING + label)
+        if finding == known:
             return
         with self._ledger.transaction() as change:
-            NodeFact.delete().where(NodeFact.key == _FINDING + label).execute()
+            # It may have been moved or deleted by hand, or have come again, while it was read.
+            now = _row_of(label)
+            if now is None or now.object_key != row.object_key:
+                return
+            NodeFact.delete().where(NodeFact.key == FINDING + label).execute()
             if finding is not None:
-                NodeFact.create(key=_FINDING + label, value=finding)
+                NodeFact.create(key=FINDING + label, value=finding)
             change.audit(
                 f"object.{finding or 'intact'}",
                 object=label,
@@ -229,6 +248,6 @@ def summary() -> list[str]:
         counted[kind] = counted.get(kind, 0) + 1
     return [
         f"{count} stored {'objects are' if count > 1 else 'object is'} {kind}: restore from a "
-        f"backup; the audit chain names them as object.{kind}"
+        f"backup, or have them sent again; the audit chain names them as object.{kind}"
         for kind, count in sorted(counted.items())
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -15,7 +16,7 @@ from dicomnode.work import scrubbing
 from dicomnode.work.scrubbing import scrub_until
 from storage import audit, index, scrub
 from storage.db import Ledger
-from storage.index import Arrival
+from storage.index import Arrival, Kept
 from storage.objects import ObjectStore
 from storage.part10 import file_head
 from storage.records import Instance
@@ -227,3 +228,103 @@ def test_a_rate_of_nothing_scrubs_nothing(ledger: Ledger, store: ObjectStore) ->
     put(ledger, store, 1)
     scrub_until(threading.Event(), ledger, store, 0)
     assert place().objects == 0
+
+
+def came_again(ledger: Ledger, store: ObjectStore, number: int) -> Kept:
+    """The bytes of an instance of `put`, sent another time; what became of them."""
+    row = Instance.get_by_id(number)
+    before = row.object_key
+    content = file_head(CT, row.sop_instance_uid, EXPLICIT) + bytes([number - 1]) * row.size
+    stored = store.put(content)
+    assert stored.digest == row.digest
+    arrival = Arrival(
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=CT,
+        transfer_syntax_uid=EXPLICIT,
+        study_instance_uid="3.1",
+        series_instance_uid="2.1",
+        digest=stored.digest,
+        size=stored.size,
+        object_key=stored.key,
+        association_id=associate(ledger),
+    )
+    (kept,) = index.record_arrivals(ledger, [arrival])
+    assert Instance.get_by_id(number).object_key == (
+        stored.key if kept is Kept.RESTORED else before
+    )
+    return kept
+
+
+@pytest.mark.feature("F16", "P40")
+def test_good_bytes_that_come_again_take_the_place_of_what_was_found(
+    ledger: Ledger, store: ObjectStore
+) -> None:
+    damaged, missing, sound = put(ledger, store, 3)
+    spoil(damaged)
+    missing.unlink()
+    scrubber = Scrub(ledger, store, FAST, lambda seconds: False)
+    assert scrubber.round()
+    assert len(findings()) == 2
+    assert [came_again(ledger, store, number) for number in (1, 2, 3, 1)] == [
+        Kept.RESTORED,
+        Kept.RESTORED,
+        Kept.SAME,
+        Kept.SAME,
+    ]
+    assert findings() == {}
+    assert summary() == []
+    assert of_kind("object.restored") == ["instance:1", "instance:2"]
+    assert sound.exists()
+    scrubber.look_again()
+    assert not damaged.exists()
+    assert scrubber.round()
+    assert findings() == {}
+    assert audit.verify(ledger.data_dir).intact
+
+
+def test_a_damaged_file_that_cannot_be_removed_is_tried_another_time(
+    ledger: Ledger, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = put(ledger, store, 1)
+    spoil(path)
+    scrubber = Scrub(ledger, store, FAST, lambda seconds: False)
+    assert scrubber.round()
+    assert came_again(ledger, store, 1) is Kept.RESTORED
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", refuse)
+        scrubber.look_again()
+    assert path.exists()
+    scrubber.look_again()
+    assert not path.exists()
+
+
+def test_what_came_again_while_it_was_read_is_not_called_damaged(
+    ledger: Ledger, store: ObjectStore
+) -> None:
+    (path,) = put(ledger, store, 1)
+    spoil(path)
+
+    def meanwhile(seconds: float) -> bool:
+        if findings():
+            assert came_again(ledger, store, 1) is Kept.RESTORED
+        return False
+
+    assert Scrub(ledger, store, FAST, lambda seconds: False).round()
+    Scrub(ledger, store, FAST, meanwhile).look_again()
+    assert findings() == {}
+    assert of_kind("object.damaged") == ["instance:1"]
+
+
+def test_quarantined_bytes_that_came_again_are_not_brought_back(
+    ledger: Ledger, store: ObjectStore
+) -> None:
+    (path,) = put(ledger, store, 1)
+    path.unlink()
+    assert Scrub(ledger, store, FAST, lambda seconds: False).round()
+    with ledger.transaction() as change:
+        change.move(Instance.get_by_id(1), "quarantined", reason="other pixels")
+    assert came_again(ledger, store, 1) is Kept.SAME
