@@ -14,42 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ai.models.graph import Graph
-from ai.package import MANIFEST
-from ai.seal import sealed
-
-MANIFEST_TEXT = """\
-name = "{name}"
-version = "1.0.0"
-vendor = "Test"
-intended_use = "A test."
-description = "Means nothing. Not a diagnosis."
-basis = "trained"
-status = "production"
-licence = "Apache-2.0"
-clinical_domain = "Radiology"
-graph = "model.onnx"
-results = ["sr"]
-
-[[inputs]]
-role = "image"
-primary = true
-tensor = "image"
-modality = ["CR"]
-units = "1"
-dimensions = "2D"
-layout = "NCHW"
-
-[output]
-task = "classification"
-
-[[output.finding]]
-name = "bright"
-category = ["111101", "DCM", "Image Quality"]
-type = ["111052", "DCM", "Quality Finding"]
-description = "Means nothing."
-severity = 0.1
-score = {{ tensor = "logits", index = 0, activation = "sigmoid", threshold = 0.0 }}
-"""
+from tests.model_packages import LOGIT, WHOLE, head, primary_input, scored, write_package
 
 BOXES = 400_000
 """So many boxes that do not touch are compared each with each: minutes in a single operator."""
@@ -176,9 +141,8 @@ FAULTS: dict[str, Callable[[], bytes]] = {
 
 def write_model(folder: Path, name: str) -> Path:
     """Write one of `FAULTS` as a package below a folder of models; gives its graph."""
+    image = primary_input(WHOLE, tensor="image", modality="CR", units="1")
+    bright = scored("bright", LOGIT)
     place = folder / name / "1.0.0"
-    place.mkdir(parents=True)
-    (place / "model.onnx").write_bytes(FAULTS[name]())
-    text = MANIFEST_TEXT.format(name=name)
-    (place / MANIFEST).write_text(sealed(text, place), "utf-8")
+    write_package(place, FAULTS[name](), head(name) + image + bright)
     return place / "model.onnx"

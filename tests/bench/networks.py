@@ -20,65 +20,27 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ai.models.graph import Graph
-from ai.package import MANIFEST, Package, read_package
-from ai.seal import sealed
+from ai.package import Package
+from tests.model_packages import LOGIT, SPACE, WHOLE, head, primary_input, scored, write_package
 
 SIZE = 224
 PATCH = 96
 GROWTH, BLOCKS, FIRST = 32, (6, 12, 24, 16), 64
 LEVELS = (16, 32, 64, 128)
 
-_HEAD = """\
-name = "{name}"
-version = "1.0.0"
-vendor = "Bench"
-intended_use = "Measuring speed. Not for diagnosis."
-description = "Random weights: its answers mean nothing."
-basis = "trained"
-status = "production"
-licence = "Apache-2.0"
-clinical_domain = "Radiology"
-results = ["{results}"]
-"""
-
-_RADIOGRAPH = """
-[[inputs]]
-role = "image"
-primary = true
-tensor = "image"
-modality = ["CR", "DX"]
-units = "1"
-dimensions = "2D"
+_RADIOGRAPH = """\
 batch = {batch}
 size = [{size}, {size}]
 normalisation = {{ kind = "value_range", mean = [0.485, 0.456, 0.406], sd = [0.229, 0.224, 0.225] }}
 channels = 3
-layout = "NCHW"
-
-[output]
-task = "classification"
-
-[[output.finding]]
-name = "example"
-category = ["64572001", "SCT", "Disease"]
-type = ["64572001", "SCT", "Disease"]
-description = "Random weights: means nothing."
-severity = 0.5
-score = {{ tensor = "logits", index = 0, activation = "sigmoid", threshold = 0.0 }}
 """
 
-_CT = """
-[[inputs]]
-role = "image"
-primary = true
-tensor = "image"
-modality = ["CT"]
-units = "[hnsf'U]"
-dimensions = "3D"
+_CT = """\
 window = {{ center = 40.0, width = 2000.0 }}
 normalisation = {{ kind = "window", to = [-1.0, 1.0] }}
-layout = "NCDHW"
-{more}
+{more}"""
+
+_SCORES = """
 [output]
 task = "segmentation"
 volume = true
@@ -215,8 +177,10 @@ def densenet(folder: Path, batch: int = 8) -> Package:
         folder: Where packages lie.
         batch: Images of several jobs that may share a run, on a GPU.
     """
-    text = _HEAD.format(name="densenet", results="sr") + _RADIOGRAPH.format(size=SIZE, batch=batch)
-    return _written(folder, "densenet", text, densenet_graph())
+    lines = f"{WHOLE}\n{_RADIOGRAPH.format(size=SIZE, batch=batch)}"
+    manifest = head("densenet") + primary_input(lines, tensor="image", modality="CR", units="1")
+    manifest += scored("example", LOGIT)
+    return write_package(folder / "densenet" / "1.0.0", densenet_graph(), manifest)
 
 
 def unet(
@@ -233,18 +197,11 @@ def unet(
         more: Further lines of its input.
         levels: Channels from the finest grid to the coarsest.
     """
-    text = _HEAD.format(name="unet", results="seg") + _CT.format(more=more)
+    lines = f"{SPACE}\n{_CT.format(more=more)}"
+    manifest = head("unet", results=["seg"]) + primary_input(lines, tensor="image") + _SCORES
     for number in range(1, classes):
-        text += _SEGMENT.format(number=number, red=250 * number // classes)
-    return _written(folder, "unet", text, unet_graph(classes, levels))
-
-
-def _written(folder: Path, name: str, text: str, graph: bytes) -> Package:
-    place = folder / name / "1.0.0"
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "model.onnx").write_bytes(graph)
-    (place / MANIFEST).write_text(sealed(text, place), "utf-8")
-    return read_package(place)
+        manifest += _SEGMENT.format(number=number, red=250 * number // classes)
+    return write_package(folder / "unet" / "1.0.0", unet_graph(classes, levels), manifest)
 
 
 def main() -> None:

@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
 
 from ai.engine import Engine
 from ai.inputs import Input
 from ai.models.build_ct_tissue import BONE_FROM, GAS_BELOW
-from ai.models.graph import Graph
-from ai.package import Package, read_package
+from ai.package import Package
 from ai.preprocess import plan
 from ai.registry import Registry, bundled_models_path
-from ai.seal import sealed
 from ai.session import SessionCache
 from ai.types import Finding, Volume
+from tests.model_packages import above_zero, write_package
 
 CODES = [
     "".join(letters)
@@ -38,19 +36,11 @@ def engine() -> Engine:
 @pytest.fixture(scope="module")
 def positive(tmp_path_factory: pytest.TempPathFactory) -> Package:
     """A package whose graph labels what is above zero, of any 2D input."""
-    folder = tmp_path_factory.mktemp("site") / "positive" / "1.0.0"
-    folder.mkdir(parents=True)
-    g = Graph("positive")
-    g.named("Cast", [g.op("Greater", "x", g.real(0.0))], ["y"], to=TensorProto.UINT8)
-    shape = ("N", 1, "H", "W")
-    (folder / "model.onnx").write_bytes(
-        g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.UINT8, shape)])
-    )
     text = (bundled_models_path() / "ct-tissue" / "1.0.0" / "model.toml").read_text("utf-8")
     text = text.replace('"ct-tissue"', '"positive"')
     text = text.replace('"hu"', '"x"').replace('"labels"', '"y"')
-    (folder / "model.toml").write_text(sealed(text, folder), "utf-8")
-    return read_package(folder)
+    folder = tmp_path_factory.mktemp("site") / "positive" / "1.0.0"
+    return write_package(folder, above_zero(), text)
 
 
 def with_input(package: Package, **changes: object) -> Package:

@@ -20,6 +20,7 @@ from ai.package import Package
 from ai.preprocess import Plan, plan
 from ai.types import Volume
 from config.errors import InferenceError
+from tests.model_packages import SPACE, VOLUME, WHOLE, box_around
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -402,9 +403,7 @@ def detector() -> bytes:
 def test_a_detector_gives_a_finding_a_box_and_none_of_nothing(
     make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine
 ) -> None:
-    package = make_package(
-        detector(), basis="trained", input='dimensions = "2D"\nlayout = "NCHW"', output=DETECTION
-    )
+    package = make_package(detector(), basis="trained", input=WHOLE, output=DETECTION)
     voxels = np.zeros((1, 10, 10), np.int16)
     assert engine.run(package, {"image": make_volume(voxels)}).findings == ()
     answer = engine.run(package, {"image": make_volume(voxels + 1)})
@@ -444,18 +443,11 @@ def spots() -> bytes:
     """The box around what is bright in a patch, as sure as so many voxels of 27 are bright."""
     g = Graph("spots")
     mask = g.floats(g.op("Greater", "x", g.real(0.0)))
-    ends: dict[int, list[str]] = {0: [], 1: []}
-    for axis in (2, 3, 4):
-        along = g.op("ReduceMax", mask, g.whole(*(a for a in range(5) if a != axis)), keepdims=0)
-        for last in (0, 1):
-            at = g.op("ArgMax", along, axis=0, keepdims=1, select_last_index=last)
-            ends[last].append(g.op("Add", g.floats(at), g.real(float(last))))
-    row = g.op("Concat", *ends[0], *ends[1], axis=0)
-    g.named("Reshape", [row, g.whole(1, 6)], ["box"])
+    g.named("Reshape", [box_around(g, mask), g.whole(1, 6)], ["box"])
     share = g.op("Div", g.op("ReduceSum", mask, keepdims=0), g.real(27.0))
     g.named("Reshape", [share, g.whole(1)], ["score"])
     return g.serialized(
-        [("x", TensorProto.FLOAT, ("N", 1, "D", "H", "W"))],
+        [("x", TensorProto.FLOAT, VOLUME)],
         [("box", TensorProto.FLOAT, (1, 6)), ("score", TensorProto.FLOAT, (1,))],
     )
 
@@ -467,8 +459,7 @@ def test_boxes_of_patches_are_put_together(
     package = make_package(
         spots(),
         basis="trained",
-        input='dimensions = "3D"\nlayout = "NCDHW"\norientation = "IRA"\n'
-        "[inputs.sliding]\npatch = [8, 8, 8]\noverlap = 0.5\n",
+        input=f'{SPACE}\norientation = "IRA"\n[inputs.sliding]\npatch = [8, 8, 8]\noverlap = 0.5\n',
         output=PATCHES,
     )
     voxels = np.zeros((20, 24, 28), np.int16)

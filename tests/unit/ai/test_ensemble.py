@@ -18,11 +18,18 @@ from ai.inputs import Input
 from ai.manifest import parse_manifest
 from ai.models.graph import Graph
 from ai.outputs import Output
-from ai.package import MANIFEST, Package, read_package
-from ai.seal import sealed
+from ai.package import Package
 from ai.types import Volume
 from config.errors import ManifestError
-from tests.unit.ai.conftest import HEAD, SLICES
+from tests.model_packages import (
+    SLICES,
+    WHOLE,
+    from_x_to_y,
+    head,
+    primary_input,
+    unsealed,
+    write_package,
+)
 
 VolumeMaker = Callable[..., Volume]
 CODES = 'category = ["85756007", "SCT", "Tissue"]\ntype = ["3138006", "SCT", "Bone"]'
@@ -69,17 +76,10 @@ unit = ["mL", "UCUM", "mL"]
 def package(
     folder: Path, graphs: list[bytes], output: str, ensemble: str, spec: str = SLICES
 ) -> Package:
+    manifest = head("several") + primary_input(spec) + output
+    more = dict(zip(("second.onnx", "third.onnx"), graphs[1:], strict=False))
     place = folder / "several" / "1.0.0"
-    place.mkdir(parents=True)
-    names = ["model.onnx", "second.onnx", "third.onnx"]
-    for name, graph in zip(names, graphs, strict=False):
-        (place / name).write_bytes(graph)
-    text = HEAD.format(
-        name="several", version="1.0.0", status="production", basis="trained", input=spec,
-        output=output,
-    )  # fmt: skip
-    (place / MANIFEST).write_text(sealed(f"{text}\n[ensemble]\n{ensemble}\n", place), "utf-8")
-    return read_package(place)
+    return write_package(place, graphs[0], f"{manifest}\n[ensemble]\n{ensemble}\n", more)
 
 
 def shifted(columns: int, gain: float = 1.0) -> bytes:
@@ -87,8 +87,7 @@ def shifted(columns: int, gain: float = 1.0) -> bytes:
     g = Graph("shift")
     pads = g.whole(0, 0, 0, columns, 0, 0, 0, -columns)
     g.named("Mul", [g.op("Pad", "x", pads, g.real(0.0)), g.real(gain)], ["y"])
-    shape = ("N", 1, "H", "W")
-    return g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)])
+    return from_x_to_y(g)
 
 
 def scored(weight: float) -> bytes:
@@ -131,7 +130,7 @@ def test_scores_and_measurements_come_with_how_far_the_members_are_apart(
 ) -> None:
     made = package(
         tmp_path, [scored(0.5), scored(1.0)], SCORE,
-        'graphs = ["second.onnx"]\nflips = [["rows"]]', 'dimensions = "2D"\nlayout = "NCHW"',
+        'graphs = ["second.onnx"]\nflips = [["rows"]]', WHOLE,
     )  # fmt: skip
     voxels = np.zeros((1, 3, 3), np.float32)
     voxels[0, 0, 0], voxels[0, 2, 0] = 0.8, 0.4
@@ -214,9 +213,6 @@ def test_a_network_that_does_not_care_for_sides_says_the_same_under_any_flips(
     ],
 )  # fmt: skip
 def test_an_ensemble_that_has_no_mean_is_refused(output: str, ensemble: str, said: str) -> None:
-    text = HEAD.format(
-        name="m", version="1.0.0", status="production", basis="trained", input=SLICES, output=output
-    )
-    files = f'[files]\n"model.onnx" = "{"0" * 64}"\n'
+    manifest = head() + primary_input() + output
     with pytest.raises(ManifestError, match=said):
-        parse_manifest(f"{text}\n[ensemble]\n{ensemble}\n{files}")
+        parse_manifest(unsealed(f"{manifest}\n[ensemble]\n{ensemble}\n"))

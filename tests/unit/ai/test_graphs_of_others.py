@@ -18,22 +18,11 @@ from ai.package import Package
 from ai.registry import Registry, bundled_models_path
 from ai.types import Code, Volume
 from config.errors import InferenceError, ManifestError
+from tests.model_packages import IMAGE, SLICES, WHOLE, above_zero, from_x_to_y, scored
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
-SHAPE = ("N", 1, "H", "W")
-PLAIN = 'dimensions = "2D"\nlayout = "NCHW"'
-SURE = """\
-[output]
-task = "classification"
-
-[[output.finding]]
-name = "thing"
-category = ["85756007", "SCT", "Tissue"]
-type = ["3138006", "SCT", "Bone"]
-description = "One."
-score = { tensor = "y", index = 0 }
-"""
+SURE = scored("thing", 'tensor = "y", index = 0')
 
 
 @pytest.mark.feature("P07")
@@ -42,10 +31,7 @@ def test_a_sigmoid_of_the_runtime_that_rounds_above_1_is_a_probability(
 ) -> None:
     g = Graph("sigmoid")
     g.named("Sigmoid", ["x"], ["y"])
-    ends = ("x", TensorProto.FLOAT, SHAPE), ("y", TensorProto.FLOAT, SHAPE)
-    package = make_package(
-        g.serialized(ends[:1], ends[1:]), basis="trained", input=PLAIN, output=SURE
-    )
+    package = make_package(from_x_to_y(g), basis="trained", input=WHOLE, output=SURE)
     session = engine.sessions.get(package).session
     # Few values are rounded so: 17.763828 is one on x86-64.
     values = np.linspace(-40, 40, 2_000_000, dtype=np.float32).reshape(1, 1, -1, 8)
@@ -63,10 +49,7 @@ def test_a_value_well_above_1_is_no_probability(
 ) -> None:
     g = Graph("identity")
     g.named("Identity", ["x"], ["y"])
-    ends = ("x", TensorProto.FLOAT, SHAPE), ("y", TensorProto.FLOAT, SHAPE)
-    package = make_package(
-        g.serialized(ends[:1], ends[1:]), basis="trained", input=PLAIN, output=SURE
-    )
+    package = make_package(from_x_to_y(g), basis="trained", input=WHOLE, output=SURE)
     with pytest.raises(InferenceError, match=r"1\.01 lies outside 0 to 1"):
         engine.run(package, {"image": make_volume(np.full((1, 2, 2), 1.01, np.float32))})
 
@@ -75,12 +58,7 @@ def test_a_value_well_above_1_is_no_probability(
 def test_a_graph_for_one_image_a_run_is_found_when_it_is_loaded(
     make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine, batch: str, sound: bool
 ) -> None:
-    shape = (1, 1, "H", "W")
-    g = Graph("one")
-    g.named("Cast", [g.op("Greater", "x", g.real(0.0))], ["y"], to=TensorProto.UINT8)
-    graph = g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.UINT8, shape)])
-    spec = f'dimensions = "2D"\napply = "slices"\nlayout = "NCHW"\n{batch}'
-    package = make_package(graph, input=spec)
+    package = make_package(above_zero((1, 1, "H", "W")), input=f"{SLICES}\n{batch}")
     if sound:
         labels = engine.run(package, {"image": make_volume(np.ones((3, 4, 4), np.int16))}).labels
         assert labels is not None
@@ -117,8 +95,8 @@ def looping(times: int) -> bytes:
             helper.make_node("Cast", ["above"], ["y"], to=TensorProto.UINT8),
         ],
         "loop",
-        [helper.make_tensor_value_info("x", float_, SHAPE)],
-        [helper.make_tensor_value_info("y", TensorProto.UINT8, SHAPE)],
+        [helper.make_tensor_value_info("x", float_, IMAGE)],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, IMAGE)],
         [
             helper.make_tensor("times", TensorProto.INT64, [], [times]),
             helper.make_tensor("true", TensorProto.BOOL, [], [True]),
@@ -134,7 +112,7 @@ def looping(times: int) -> bytes:
 def test_a_graph_that_loops_is_stopped_in_the_middle_of_its_loop(
     make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine
 ) -> None:
-    package = make_package(looping(2000), input=PLAIN)
+    package = make_package(looping(2000), input=WHOLE)
     engine.sessions.get(package)
     start = time.monotonic()
     with pytest.raises(InferenceError, match="its time was up"):
@@ -147,9 +125,9 @@ def test_an_empty_answer_fails(
 ) -> None:
     g = Graph("empty")
     g.named("Slice", ["x", g.whole(0), g.whole(0), g.whole(3)], ["y"])
-    ends = ("x", TensorProto.FLOAT, SHAPE), ("y", TensorProto.FLOAT, ("N", 1, "H", "none"))
+    ends = ("x", TensorProto.FLOAT, IMAGE), ("y", TensorProto.FLOAT, ("N", 1, "H", "none"))
     package = make_package(
-        g.serialized(ends[:1], ends[1:]), basis="trained", input=PLAIN, output=SURE
+        g.serialized(ends[:1], ends[1:]), basis="trained", input=WHOLE, output=SURE
     )
     with pytest.raises(InferenceError, match="output y is empty"):
         engine.run(package, {"image": make_volume(np.zeros((1, 4, 4), np.int16))})

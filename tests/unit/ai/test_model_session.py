@@ -16,6 +16,7 @@ from ai.registry import Registry
 from ai.session import SessionCache, cuda_loads
 from ai.types import Volume
 from config.errors import InferenceError
+from tests.model_packages import from_x_to_y
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -52,8 +53,7 @@ def slow_graph(steps: int = 600) -> bytes:
     for _ in range(steps):
         name = g.op("Softmax", g.op("MatMul", name, "x"), axis=-1)
     g.named("Cast", [g.op("Greater", name, g.real(2.0))], ["y"], to=TensorProto.UINT8)
-    shape = ("N", 1, "H", "W")
-    return g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.UINT8, shape)])
+    return from_x_to_y(g, gives=TensorProto.UINT8)
 
 
 def test_a_run_over_its_time_is_stopped_and_the_session_serves_on(
@@ -145,9 +145,6 @@ def test_a_model_that_fails_while_running_says_so_in_one_line(
 ) -> None:
     g = Graph("square only")
     g.named("Cast", [g.op("MatMul", "x", "x")], ["y"], to=TensorProto.UINT8)
-    shape = ("N", 1, "H", "W")
-    package = make_package(
-        g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.UINT8, shape)])
-    )
+    package = make_package(from_x_to_y(g, gives=TensorProto.UINT8))
     with pytest.raises(InferenceError, match=r"^test-model@1.0.0 failed: [^\n]+$"):
         engine.run(package, {"image": make_volume(np.ones((1, 4, 8), np.int16))})

@@ -13,7 +13,8 @@ from ai.package import Package
 from ai.types import Volume
 from config.errors import InferenceError, ManifestError
 from tests import priors
-from tests.unit.ai.conftest import LABELS, SLICES, PackageMaker
+from tests.model_packages import LABELS, SLICES, SPACE
+from tests.unit.ai.conftest import PackageMaker
 
 VolumeMaker = Callable[..., Volume]
 
@@ -57,7 +58,7 @@ def test_one_that_is_optional_and_not_there_is_filled(
     [
         ('role = "before"', 'role = "before"\nprimary = true', "primary input is of the study"),
         ('layout = "NCDHW"\n\n[inputs.f', 'layout = "NCDHW"\nspacing = [1, 1, 1]\n\n[inputs.f', ""),
-        ('dimensions = "3D"\nlayout = "NCDHW"', SLICES, "goes with apply"),
+        (SPACE, SLICES, "goes with apply"),
     ],
 )
 def test_what_a_manifest_may_say_of_it(

@@ -21,7 +21,7 @@ from ai.package import Package
 from ai.session import SessionCache
 from ai.types import Volume
 from config.errors import InferenceError, OutOfMemoryError
-from tests.unit.ai.conftest import LABELS, threshold_graph
+from tests.model_packages import LABELS, VOLUME, above_zero
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -112,7 +112,7 @@ def test_what_cannot_fit_is_told_before_it_starts_and_not_tried_again(
         package = make_package()
     else:
         text = LABELS.replace('"NCHW"', '"NCDHW"')
-        package = make_package(threshold_graph(3), input=dimensions, output=text)
+        package = make_package(above_zero(VOLUME), input=dimensions, output=text)
     # One value seen as 268 thousand million voxels: nobody has the memory for their labels.
     voxels = np.broadcast_to(np.int16(0), (4000, 8192, 8192))
     with pytest.raises(InferenceError) as caught:

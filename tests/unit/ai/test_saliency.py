@@ -15,26 +15,20 @@ from ai.outputs import ActivationMap, Occlusion
 from ai.saliency import activation_map, occlusion, windows
 from ai.types import Volume
 from config.errors import InferenceError, ManifestError
-from tests.unit.ai.conftest import LABELS, PackageMaker
+from tests.model_packages import LABELS, WHOLE, scored
+from tests.unit.ai.conftest import PackageMaker
 
 ROWS, COLUMNS = 24, 32
 SPOT = (slice(8, 12), slice(20, 24))
 
-INPUT = f'dimensions = "2D"\nlayout = "NCHW"\nsize = [{ROWS}, {COLUMNS}]'
-FINDING = """\
-[output]
-task = "classification"
-
-[[output.finding]]
-name = "spot"
-category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
-type = ["52988006", "SCT", "Lesion"]
-description = "Bright in one place."
+INPUT = f"{WHOLE}\nsize = [{ROWS}, {COLUMNS}]"
+FINDING = (
+    scored("spot", 'tensor = "y", index = 0, activation = "sigmoid", threshold = 0.5')
+    + """\
 site = ["51185008", "SCT", "Chest"]
 laterality = ["7771000", "SCT", "Left"]
-severity = 0.5
-score = { tensor = "y", index = 0, activation = "sigmoid", threshold = 0.5 }
 """
+)
 OCCLUDE = """
 [output.saliency]
 method = "occlusion"

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from onnx import TensorProto
 
 from ai.engine import Engine
 from ai.models.graph import Graph
@@ -18,6 +17,7 @@ from ai.outputs import Output
 from ai.package import Package
 from ai.settle import settle
 from ai.types import Confidence, Volume
+from tests.model_packages import PROBABILITIES, SPACE, VOLUME, from_x_to_y
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -162,18 +162,9 @@ def test_segments_that_contradict_each_other_are_refused(
         output(*segments, **changes)
 
 
-INSTANCES = """\
-[output]
-task = "segmentation"
-volume = true
-
-[output.labels]
-tensor = "y"
-layout = "NCDHW"
-encoding = "channels"
-select = "threshold"
-confidence = "mean"
-
+INSTANCES = (
+    PROBABILITIES
+    + """
 [output.cleaning]
 smallest_voxels = 2
 
@@ -189,6 +180,7 @@ description = "A bright spot."
 severity = 0.5
 instances = 4
 """
+)
 
 
 @pytest.mark.feature("P07", "P11", "P13", "F09")
@@ -197,11 +189,7 @@ def test_each_instance_has_its_own_volume_and_confidence(
 ) -> None:
     g = Graph("probability")
     g.named("Identity", ["x"], ["y"])
-    shape = ("N", 1, "D", "H", "W")
-    graph = g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)])
-    package = make_package(
-        graph, basis="trained", input='dimensions = "3D"\nlayout = "NCDHW"', output=INSTANCES
-    )
+    package = make_package(from_x_to_y(g, VOLUME), basis="trained", input=SPACE, output=INSTANCES)
     voxels = np.zeros((4, 8, 8), np.float32)
     voxels[0, 0, 0:2] = 0.75  # two voxels
     voxels[2:, 5:7, 5:7] = 0.5  # eight

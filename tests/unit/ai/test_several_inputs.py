@@ -15,7 +15,8 @@ from ai.manifest import parse_manifest
 from ai.models.graph import Graph
 from ai.types import Volume
 from config.errors import InferenceError, ManifestError
-from tests.unit.ai.conftest import SLICES, PackageMaker
+from tests.model_packages import SLICES
+from tests.unit.ai.conftest import PackageMaker
 
 VolumeMaker = Callable[..., Volume]
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto
 
 from ai.engine import Engine
 from ai.manifest import Manifest, parse_manifest
@@ -17,7 +16,7 @@ from ai.package import Package
 from ai.shapes import disagreements
 from ai.types import Volume
 from config.errors import InferenceError
-from tests.unit.ai.conftest import HEAD
+from tests.model_packages import SLICES, WHOLE, from_x_to_y, head, primary_input, unsealed
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -74,9 +73,6 @@ description = "One."
 {CODES}
 """
 
-SLICES = 'dimensions = "2D"\napply = "slices"\nlayout = "NCHW"'
-IMAGE = 'dimensions = "2D"\nlayout = "NCHW"'
-
 
 @dataclass(frozen=True)
 class Tensor:
@@ -86,10 +82,7 @@ class Tensor:
 
 
 def manifest(input: str = SLICES, output: str = SEGMENTS) -> Manifest:
-    text = HEAD.format(
-        name="m", version="1.0.0", status="production", basis="trained", input=input, output=output
-    )
-    return parse_manifest(text + f'\n[files]\n"model.onnx" = "{"0" * 64}"\n')
+    return parse_manifest(unsealed(head() + primary_input(input) + output))
 
 
 IN = Tensor("x", ["N", 1, "H", "W"])
@@ -116,16 +109,16 @@ OUT = Tensor("y", ["N", 4, "H", "W"])
         (manifest(), [IN], [Tensor("y", ["N", 4, 8, 8], "tensor(string)")], ["holds no numbers"]),
         (manifest(SLICES + '\nfacts = { w = "value_range" }'), [IN, Tensor("w", [3])], [OUT],
          ["w takes 3 numbers, value_range has 2"]),
-        (manifest(IMAGE, NUMBERS), [IN],
+        (manifest(WHOLE, NUMBERS), [IN],
          [Tensor("s", ["N", 3]), Tensor("r", [1, 4]), Tensor("m", [2]), Tensor("e", ["N", 2])], []),
-        (manifest(IMAGE, NUMBERS), [IN],
+        (manifest(WHOLE, NUMBERS), [IN],
          [Tensor("s", ["N", 2]), Tensor("r", [5]), Tensor("m", [1]), Tensor("e", ["N", 3])],
          ["s gives 2 numbers, 'thing' reads number 3", "m gives 1 numbers, 'thing' reads number 2",
           "e gives 3 numbers, 'thing' wants 2", "r gives 5 numbers, 'thing' wants 4"]),
-        (manifest(IMAGE, BOXES), [IN], [Tensor("b", ["K", 4]), Tensor("s", ["K", 5])], []),
-        (manifest(IMAGE, BOXES), [IN], [Tensor("b", [1, "K", 6]), Tensor("s", [1, "K", 3])],
+        (manifest(WHOLE, BOXES), [IN], [Tensor("b", ["K", 4]), Tensor("s", ["K", 5])], []),
+        (manifest(WHOLE, BOXES), [IN], [Tensor("b", [1, "K", 6]), Tensor("s", [1, "K", 3])],
          ["b has 6 numbers a box, xyxy has 4", "s has 3 classes, declared are 5 at least"]),
-        (manifest(IMAGE, BOXES), [IN], [Tensor("b", ["K"]), Tensor("s", [1, 1, 1, 1])],
+        (manifest(WHOLE, BOXES), [IN], [Tensor("b", ["K"]), Tensor("s", [1, 1, 1, 1])],
          ["b has 1 axes", "s has 4 axes"]),
     ],
 )  # fmt: skip
@@ -143,8 +136,7 @@ def test_a_session_is_refused_with_every_difference_at_once(
 ) -> None:
     g = Graph("other")
     g.named("Identity", ["x"], ["y"])
-    shape = ("N", 3, "H", "W")
-    graph = g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)])
+    graph = from_x_to_y(g, ("N", 3, "H", "W"))
     package = make_package(graph, basis="trained", input=SLICES, output=SEGMENTS)
     with pytest.raises(
         InferenceError,

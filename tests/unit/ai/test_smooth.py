@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
 
 from ai import smooth
 from ai.engine import Engine
@@ -20,6 +19,7 @@ from ai.package import Package
 from ai.preprocess import plan
 from ai.smooth import Smooth
 from ai.types import Volume
+from tests.model_packages import PROBABILITIES, SPACE, VOLUME, from_x_to_y
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -76,17 +76,9 @@ def test_pieces_of_any_size_give_what_the_whole_gives(data: st.DataObject, few: 
     assert found == pytest.approx(naive(inside, made.scale, shape), abs=1e-5)
 
 
-LINEAR = """\
-[output]
-task = "segmentation"
-volume = true
-
-[output.labels]
-tensor = "y"
-layout = "NCDHW"
-encoding = "channels"
-select = "threshold"
-confidence = "mean"
+LINEAR = (
+    PROBABILITIES
+    + """\
 interpolation = "{interpolation}"
 
 [[output.segment]]
@@ -98,6 +90,7 @@ type = ["3138006", "SCT", "Bone"]
 color = [1, 2, 3]
 description = "Round."
 """
+)
 
 
 @pytest.mark.parametrize("sliding", ["", "\n[inputs.sliding]\npatch = [4, 6, 6]\n"])
@@ -106,8 +99,7 @@ def test_a_ball_that_was_seen_coarsely_comes_back_rounder(
 ) -> None:
     g = Graph("same")
     g.named("Clip", ["x", g.real(0.0), g.real(1.0)], ["y"])
-    shape = ("N", 1, "D", "H", "W")
-    graph = g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)])
+    graph = from_x_to_y(g, VOLUME)
     places = np.indices((24, 24, 24)) - 11.5
     apart = np.sqrt((places**2).sum(axis=0))
     voxels = np.clip((11.0 - apart) / 6.0, 0.0, 1.0).astype(np.float32)
@@ -116,7 +108,7 @@ def test_a_ball_that_was_seen_coarsely_comes_back_rounder(
     for number, interpolation in enumerate(("nearest", "linear"), start=1):
         package = make_package(
             graph, basis="trained", version=f"1.0.{number}",
-            input=f'dimensions = "3D"\nlayout = "NCDHW"\nspacing = [3.0, 3.0, 3.0]{sliding}',
+            input=f"{SPACE}\nspacing = [3.0, 3.0, 3.0]{sliding}",
             output=LINEAR.format(interpolation=interpolation),
         )  # fmt: skip
         answer = engine.run(package, {"image": volume})

@@ -13,9 +13,21 @@ from onnx import TensorProto
 from pydicom.dataset import Dataset
 
 from ai.models.graph import Graph
-from ai.seal import sealed
 from dicomnode.results.content import walk
 from tests import factories
+from tests.model_packages import (
+    IMAGE,
+    PROBABILITIES,
+    SPACE,
+    VOLUME,
+    WHOLE,
+    box_around,
+    from_x_to_y,
+    head,
+    primary_input,
+    scored,
+    write_package,
+)
 from tests.unit.dicomnode.cli.conftest import Run
 
 SLICES, ROWS, COLUMNS = 12, 24, 20
@@ -23,42 +35,14 @@ SLICES, ROWS, COLUMNS = 12, 24, 20
 LARGE = (slice(3, 8), slice(4, 12), slice(9, 15))
 SMALL = (slice(9, 11), slice(20, 22), slice(1, 4))
 
-HEAD = """\
-name = "{name}"
-version = "1.0.0"
-vendor = "Test"
-intended_use = "A test."
-description = "Finds what is bright. Not a diagnosis."
-basis = "trained"
-status = "production"
-licence = "Apache-2.0"
-clinical_domain = "Radiology"
-results = {results}
-
-[[inputs]]
-role = "image"
-primary = true
-tensor = "x"
-{more}
-"""
-
-CT = """\
-modality = ["CT"]
-units = "[hnsf'U]"
-dimensions = "3D"
-layout = "NCDHW"
-interpolation = "nearest"
-orientation = """
-
-RGB = """\
-modality = ["US"]
-units = "1"
-dimensions = "2D"
+RGB = (
+    WHOLE
+    + """
 colour = "rgb"
 channels = 3
-layout = "NCHW"
 normalisation = { kind = "value_range", to = [0, 100] }
 """
+)
 
 MEANS = """\
 [output]
@@ -97,18 +81,9 @@ description = "The box around what is bright."
 severity = 0.9
 """
 
-PARTS = """\
-[output]
-task = "segmentation"
-volume = true
-
-[output.labels]
-tensor = "y"
-layout = "NCDHW"
-encoding = "channels"
-select = "threshold"
-confidence = "mean"
-
+PARTS = (
+    PROBABILITIES
+    + """
 [output.cleaning]
 smallest_mm3 = 40.0
 
@@ -123,6 +98,7 @@ description = "Bright."
 severity = 0.9
 instances = 5
 """
+)
 
 
 def bright(g: Graph) -> str:
@@ -133,18 +109,11 @@ def box_graph() -> bytes:
     """The box around what is above 1000, with a score."""
     g = Graph("box")
     mask = bright(g)
-    ends: dict[int, list[str]] = {0: [], 1: []}
-    for axis in (2, 3, 4):
-        along = g.op("ReduceMax", mask, g.whole(*(a for a in range(5) if a != axis)), keepdims=0)
-        for last in (0, 1):
-            at = g.op("ArgMax", along, axis=0, keepdims=1, select_last_index=last)
-            ends[last].append(g.op("Add", g.floats(at), g.real(float(last))))
-    row = g.op("Concat", *ends[0], *ends[1], axis=0)
-    g.named("Reshape", [row, g.whole(1, 1, 6)], ["box"])
+    g.named("Reshape", [box_around(g, mask), g.whole(1, 1, 6)], ["box"])
     score = g.op("Mul", g.op("ReduceMax", mask, keepdims=0), g.real(0.875))
     g.named("Reshape", [score, g.whole(1, 1)], ["score"])
     return g.serialized(
-        [("x", TensorProto.FLOAT, ("N", 1, "D", "H", "W"))],
+        [("x", TensorProto.FLOAT, VOLUME)],
         [("box", TensorProto.FLOAT, (1, 1, 6)), ("score", TensorProto.FLOAT, (1, 1))],
     )
 
@@ -153,15 +122,16 @@ def parts_graph() -> bytes:
     """A probability of 0.875 where the input is above 1000."""
     g = Graph("parts")
     g.named("Mul", [bright(g), g.real(0.875)], ["y"])
-    shape = ("N", 1, "D", "H", "W")
-    return g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)])
+    return from_x_to_y(g, VOLUME)
 
 
-def package(folder: Path, graph: bytes, output: str, **keys: str) -> None:
-    folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(graph)
-    text = HEAD.format(name=folder.parent.name, **keys) + output
-    (folder / "model.toml").write_text(sealed(text, folder), "utf-8")
+def ct_input(orientation: str, more: str) -> str:
+    lines = f'{SPACE}\ninterpolation = "nearest"\norientation = "{orientation}"\n{more}'
+    return primary_input(lines)
+
+
+def us_input(lines: str) -> str:
+    return primary_input(lines, modality="US", units="1")
 
 
 @pytest.fixture(scope="module")
@@ -216,11 +186,13 @@ def by_place(folder: Path) -> dict[str, int]:
 def test_a_box_of_a_volume_is_reported_where_it_lies(
     medai: Run, images: Path, orientation: str, more: str
 ) -> None:
-    package(
-        Path("models/boxer/1.0.0"), box_graph(), BOX,
-        more=f'{CT}"{orientation}"\n{more}\ncrop = {{ to = "nonzero" }}',
-        results='["sr", "overlay", "gsps", "ko"]',
-    )  # fmt: skip
+    write_package(
+        Path("models/boxer/1.0.0"),
+        box_graph(),
+        head("boxer", results=["sr", "overlay", "gsps", "ko"])
+        + ct_input(orientation, f'{more}\ncrop = {{ to = "nonzero" }}')
+        + BOX,
+    )
     report = infer(medai, images, "boxer@1.0.0")["SR"]
     places = by_place(images)
     (scoord,) = [
@@ -250,10 +222,11 @@ def test_a_box_of_a_volume_is_reported_where_it_lies(
 def test_each_instance_is_a_segment_and_a_finding_where_it_lies(
     medai: Run, images: Path, orientation: str, more: str
 ) -> None:
-    package(
-        Path("models/parter/1.0.0"), parts_graph(), PARTS,
-        more=f'{CT}"{orientation}"\n{more}', results='["sr", "seg"]',
-    )  # fmt: skip
+    write_package(
+        Path("models/parter/1.0.0"),
+        parts_graph(),
+        head("parter", results=["sr", "seg"]) + ct_input(orientation, more) + PARTS,
+    )
     results = infer(medai, images, "parter@1.0.0")
     written, report = results["SEG"], results["SR"]
     assert [item.SegmentLabel for item in written.SegmentSequence] == ["mass 1", "mass 2"]
@@ -280,7 +253,7 @@ def test_a_colour_image_reaches_the_model_as_red_green_and_blue(medai: Run, tmp_
     graph = g.serialized(
         [("x", TensorProto.FLOAT, ("N", 3, "H", "W"))], [("mean", TensorProto.FLOAT, (3,))]
     )
-    package(Path("models/colours/1.0.0"), graph, MEANS, more=RGB, results='["sr"]')
+    write_package(Path("models/colours/1.0.0"), graph, head("colours") + us_input(RGB) + MEANS)
     image = factories.us_image(colour=True)
     rgb = np.random.default_rng(5).integers(0, [256, 128, 64], (24, 32, 3)).astype(np.uint8)
     image.PixelData = rgb.tobytes()
@@ -293,21 +266,13 @@ def test_a_colour_image_reaches_the_model_as_red_green_and_blue(medai: Run, tmp_
     )
 
 
-SCORED = """\
-[output]
-task = "classification"
-
-[[output.finding]]
-name = "bright left"
-category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
-type = ["112033", "DCM", "Abnormal opacity"]
-description = "The left half of the image is bright."
-severity = 0.5
-score = { tensor = "s", index = 0, threshold = 0.1 }
-
+SIDES = (
+    scored("bright left", 'tensor = "s", index = 0, threshold = 0.1')
+    + """
 [ensemble]
 flips = [["columns"]]
 """
+)
 
 
 @pytest.mark.feature("P07", "F24")
@@ -315,11 +280,9 @@ def test_the_uncertainty_of_an_ensemble_stands_in_the_report(medai: Run, tmp_pat
     g = Graph("left")
     half = g.op("Slice", "x", g.whole(0), g.whole(16), g.whole(3))
     g.named("ReduceMean", [half, g.whole(1, 2, 3)], ["s"], keepdims=0)
-    graph = g.serialized(
-        [("x", TensorProto.FLOAT, ("N", 1, "H", "W"))], [("s", TensorProto.FLOAT, ("N",))]
-    )
-    more = RGB.replace('colour = "rgb"\nchannels = 3\n', "").replace("[0, 100]", "[0, 1]")
-    package(Path("models/sides/1.0.0"), graph, SCORED, more=more, results='["sr"]')
+    graph = g.serialized([("x", TensorProto.FLOAT, IMAGE)], [("s", TensorProto.FLOAT, ("N",))])
+    grey = WHOLE + '\nnormalisation = { kind = "value_range", to = [0, 1] }\n'
+    write_package(Path("models/sides/1.0.0"), graph, head("sides") + us_input(grey) + SIDES)
     image = factories.us_image()
     image.PixelData = np.repeat([[204] * 16 + [51] * 16], 24, axis=0).astype(np.uint8).tobytes()
     factories.write([image], tmp_path / "source")

@@ -19,9 +19,8 @@ from ai.engine import Engine
 from ai.importing.build import import_model
 from ai.importing.draft import read_answers
 from ai.models.graph import Graph
-from ai.package import Package, read_package
+from ai.package import Package
 from ai.registry import Registry, bundled_models_path
-from ai.seal import renew, sealed
 from ai.session import SessionCache
 from ai.types import Volume
 from config.errors import ModelError, ModelFileError
@@ -30,21 +29,13 @@ from dicomnode.work.lettering import Written, named_in
 from dicomnode.work.worker import Worker
 from storage.records import AuditEvent, Job
 from tests import factories
+from tests.model_packages import from_x_to_y, head, write_package
 from tests.unit.dicomnode.work.conftest import Node
 
 LETTERS = "D\nO\nE\n1\n7"
-MANIFEST = """
-name = "burned-in-text"
-version = "1.0.0"
-vendor = "Test"
-intended_use = "A test."
-description = "Finds what is white."
-basis = "trained"
-status = "production"
-licence = "Apache-2.0"
-clinical_domain = "Radiology"
-results = ["seg"]
-
+MANIFEST = (
+    head("burned-in-text", results=["seg"])
+    + """
 [[inputs]]
 role = "image"
 primary = true
@@ -76,14 +67,14 @@ type = ["111099", "DCM", "Selected region"]
 color = [240, 200, 80]
 description = "Lettering."
 """
+)
 
 
 def finder() -> bytes:
     """1 where the image is nearly white."""
     g = Graph("finder")
     g.named("Cast", [g.op("Greater", "x", g.real(0.9))], ["y"], to=TensorProto.FLOAT)
-    shape = ("N", 1, "H", "W")
-    return g.serialized([("x", TensorProto.FLOAT, shape)], [("y", TensorProto.FLOAT, shape)])
+    return from_x_to_y(g)
 
 
 def reader(sure: float = 1.0) -> bytes:
@@ -118,14 +109,9 @@ Maker = Callable[..., Package]
 @pytest.fixture
 def make_checker(tmp_path: Path) -> Maker:
     def make(read_by: bytes | None = None) -> Package:
-        folder = tmp_path / "site" / "burned-in-text" / "1.0.0"
-        folder.mkdir(parents=True)
-        (folder / "model.onnx").write_bytes(finder())
-        if read_by is not None:
-            (folder / READER).write_bytes(read_by)
-        (folder / "model.toml").write_text(sealed(MANIFEST, folder), "utf-8")
-        renew(folder, folder)
-        return read_package(folder)
+        more = {} if read_by is None else {READER: read_by}
+        place = tmp_path / "site" / "burned-in-text" / "1.0.0"
+        return write_package(place, finder(), MANIFEST, more)
 
     return make
 

@@ -13,9 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from ai.engine import Engine
-from ai.package import MANIFEST
 from ai.registry import Registry, bundled_models_path
-from ai.seal import sealed
 from ai.session import SessionCache
 from config.errors import SeriesError
 from config.schema import ModelsSettings, RouteSettings, Settings
@@ -26,7 +24,7 @@ from dicomnode.work.worker import Worker
 from storage import jobs
 from storage.records import Job, Study
 from tests import factories, priors
-from tests.unit.ai.conftest import HEAD, LABELS
+from tests.model_packages import LABELS, head, primary_input, write_package
 from tests.unit.dicomnode.work.conftest import AT_ONCE, Node, job_states
 
 ROUTE = RouteSettings(name="Compare", scope="study", when={"Modality": "CT"}, model="denser")
@@ -37,18 +35,10 @@ OPTIONAL = RouteSettings(name="May", scope="study", when={"Modality": "CT"}, mod
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for name, optional in (("denser", False), ("denser-alone", True)):
-        package = folder / name / "1.0.0"
-        package.mkdir(parents=True)
-        (package / "model.onnx").write_bytes(priors.denser_graph())
-        text = HEAD.format(
-            name=name,
-            version="1.0.0",
-            status="production",
-            basis="rules",
-            input=priors.inputs(optional=optional),
-            output=LABELS.replace('layout = "NCHW"', 'layout = "NCDHW"'),
-        )
-        (package / MANIFEST).write_text(sealed(text, package), "utf-8")
+        first = primary_input(priors.inputs(optional=optional))
+        output = LABELS.replace('layout = "NCHW"', 'layout = "NCDHW"')
+        manifest = head(name, basis="rules") + first + output
+        write_package(folder / name / "1.0.0", priors.denser_graph(), manifest)
     return folder
 
 

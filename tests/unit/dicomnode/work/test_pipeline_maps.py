@@ -12,14 +12,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from ai.engine import Engine
-from ai.package import MANIFEST, Package, read_package
+from ai.package import Package
 from ai.registry import Registry
-from ai.seal import sealed
 from ai.session import SessionCache
 from dicomnode.sample import set_pixels
 from dicomnode.work.pipeline import analyse
 from tests import factories
-from tests.unit.ai.conftest import HEAD, SLICES
+from tests.model_packages import SLICES, head, primary_input, write_package
 from tests.unit.ai.test_saliency import (
     CHANNELS,
     FINDING,
@@ -34,19 +33,8 @@ from tests.unit.dicomnode.work.test_pipeline import provenance
 
 
 def package_of(folder: Path, graph: bytes, image: str, output: str) -> Package:
-    home = folder / "site" / "test-model" / "1.0.0"
-    home.mkdir(parents=True)
-    (home / "model.onnx").write_bytes(graph)
-    text = HEAD.format(
-        name="test-model",
-        version="1.0.0",
-        status="production",
-        basis="trained",
-        input=image,
-        output=output,
-    )
-    (home / MANIFEST).write_text(sealed(text, home), "utf-8")
-    return read_package(home)
+    manifest = head() + primary_input(image) + output
+    return write_package(folder / "site" / "test-model" / "1.0.0", graph, manifest)
 
 
 def objects(

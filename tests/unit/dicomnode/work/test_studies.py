@@ -13,9 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from ai.models.graph import Graph
-from ai.package import MANIFEST
 from ai.registry import Registry, bundled_models_path
-from ai.seal import sealed
 from config.schema import RouteInputSettings, RouteSettings, Settings
 from dicomnode.results.provenance import made_here
 from dicomnode.series.explain import Explanation, explain
@@ -24,11 +22,10 @@ from dicomnode.work.worker import Worker
 from storage import jobs
 from storage.records import Job, Study
 from tests import factories
-from tests.unit.ai.conftest import HEAD, LABELS
+from tests.model_packages import LABELS, SLICES, head, primary_input, write_package
 from tests.unit.dicomnode.work.conftest import AT_ONCE, Node, job_states, only_study
 
-GRID = 'dimensions = "2D"\napply = "slices"\nlayout = "NCHW"\n'
-ROLE = '\n[[inputs]]\nrole = "{}"\n{}tensor = "{}"\nmodality = ["MR"]\nunits = "1"\n' + GRID
+ROLE = '\n[[inputs]]\nrole = "{}"\n{}tensor = "{}"\nmodality = ["MR"]\nunits = "1"\n' + SLICES
 CHOICES = (
     RouteInputSettings(
         role="t1",
@@ -60,23 +57,12 @@ def brain_graph() -> bytes:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    package = folder / "brain" / "1.0.0"
-    package.mkdir(parents=True)
-    (package / "model.onnx").write_bytes(brain_graph())
-    inputs = ROLE.format("flair", "", "flair") + ROLE.format("t2", "optional = true\n", "t2")
-    text = HEAD.format(
-        name="brain",
-        version="1.0.0",
-        status="production",
-        basis="rules",
-        input=GRID,
-        output=LABELS,
-    )
-    text = text.replace('role = "image"', 'role = "t1"').replace('tensor = "x"', 'tensor = "t1"')
-    text = text.replace('["CT"]', '["MR"]').replace('"[hnsf\'U]"', '"1"')
-    text = text.replace("[output]", inputs + "\n[output]", 1)
-    text = text.partition("[output.intensity]")[0] + text[text.index("[[output.segment]]") :]
-    (package / MANIFEST).write_text(sealed(text, package), "utf-8")
+    manifest = head("brain", basis="rules")
+    manifest += primary_input(SLICES, role="t1", tensor="t1", modality="MR", units="1")
+    manifest += ROLE.format("flair", "", "flair") + ROLE.format("t2", "optional = true\n", "t2")
+    manifest += LABELS.partition("[output.intensity]")[0]
+    manifest += LABELS[LABELS.index("[[output.segment]]") :]
+    write_package(folder / "brain" / "1.0.0", brain_graph(), manifest)
     return folder
 
 
