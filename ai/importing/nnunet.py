@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from ai.importing.codes import plain
 from ai.importing.descriptions import one_line, read_tree, understood
 from ai.importing.draft import Draft, Options, Tree
-from ai.importing.labels import segment
+from ai.importing.nnunet_labels import Heads, heads
 from ai.importing.nnunet_network import load_network
 from ai.importing.questions import Question
 from ai.importing.torch_export import Shape, export
@@ -62,19 +61,6 @@ class Trained:
         named = self.dataset.get("channel_names") or self.dataset.get("modality") or {}
         return [str(named[key]) for key in sorted(named, key=int)]
 
-    @property
-    def labels(self) -> dict[str, int]:
-        """Names of the labels and their values, background too, by value.
-
-        Raises:
-            ModelFileError: Labels overlap, as those of regions do.
-        """
-        named = self.dataset.get("labels", {})
-        if any(isinstance(value, list) for value in named.values()):
-            raise ModelFileError("the labels are regions that overlap, which a package cannot hold")
-        held = {str(name): int(value) for name, value in named.items() if name != "ignore"}
-        return dict(sorted(held.items(), key=lambda entry: entry[1]))
-
 
 def open_trained(source: Path, options: NnunetOptions) -> Trained:
     """Finds and reads the plans of a trained model.
@@ -100,7 +86,10 @@ def open_trained(source: Path, options: NnunetOptions) -> Trained:
         )
     configuration = _inherited(configurations, named)
     if configuration.get("previous_stage"):
-        raise ModelFileError(f"{named} needs the labels of a stage before it, which is not there")
+        raise ModelFileError(
+            f"{named} needs the labels of a stage before it: import 3d_fullres or 3d_lowres of the "
+            f"same data set, which stand alone"
+        )
     return Trained(folder, plans, read_tree(folder / "dataset.json"), named, configuration)
 
 
@@ -127,9 +116,10 @@ def _read(source: Path, options: NnunetOptions) -> Draft:
     trained = open_trained(source, options)
     checkpoints = _checkpoints(trained, options)
     inputs, problems = _inputs(trained)
-    output = _output(trained)
+    answer = heads(trained.plans, trained.dataset)
+    _check_left_out(answer, options)
     patch = tuple(int(size) for size in trained.configuration["patch_size"])
-    known: Tree = {"basis": "trained", "inputs": inputs, "output": output}
+    known: Tree = {"basis": "trained", "inputs": inputs, "output": _output(trained, answer)}
     for key, name in (("description", "description"), ("licence", "licence")):
         if isinstance(text := trained.dataset.get(name), str) and text.strip():
             known[key] = " ".join(text.split())[: 1024 if key == "description" else 64]
@@ -138,7 +128,7 @@ def _read(source: Path, options: NnunetOptions) -> Draft:
     def write(path: Path, manifest: Manifest) -> str:
         network = load_network(
             *(trained.configuration, trained.name, checkpoints),
-            *(len(inputs), len(trained.labels)),
+            *(len(inputs), answer.count),
         )
         tensors = [entry.tensor for entry in manifest.inputs]
         return export(network, tensors, shape, path, options.tolerance)
@@ -249,23 +239,20 @@ _SCHEMES = {
 }
 
 
-def _output(trained: Trained) -> Tree:
-    labels = trained.labels
-    if list(labels.values()) != list(range(len(labels))):
-        raise ModelFileError("the labels are not numbered from 0 without a gap")
+def _check_left_out(answer: Heads, options: Options) -> None:
+    overlap = answer.labels["select"] == "threshold"
+    if overlap and (left := sorted(set(options.leave_out) & set(answer.segments))):
+        raise ModelFileError(
+            f"regions are painted one over another, so none can be left out: {', '.join(left)}"
+        )
+
+
+def _output(trained: Trained, answer: Heads) -> Tree:
     flat = len(trained.configuration["patch_size"]) == 2
+    layout = "NCHW" if flat else "NCDHW"
     return {
         "task": "segmentation",
         "volume": True,
-        "labels": {
-            "tensor": "scores",
-            "layout": "NCHW" if flat else "NCDHW",
-            "encoding": "channels",
-            "activation": "softmax",
-            "select": "argmax",
-        },
-        "segment": {
-            plain(name): segment(number, name)
-            for name, number in itertools.islice(labels.items(), 1, None)
-        },
+        "labels": {"tensor": "scores", "layout": layout, "encoding": "channels"} | answer.labels,
+        "segment": answer.segments,
     }

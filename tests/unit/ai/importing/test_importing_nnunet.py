@@ -101,12 +101,12 @@ def test_two_dimensions_run_over_slices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plans", "dataset", "reason"),
     [
-        ({}, {"labels": {"background": 0, "all": [1, 2]}}, "regions that overlap"),
+        ({}, {"labels": {"background": 0, "all": [1, 2]}}, "regions a number of its own"),
         ({}, {"labels": {"background": 0, "liver": 2}}, "without a gap"),
         (
             {"configurations": {"3d_fullres": {"previous_stage": "3d_lowres"}}},
             {},
-            "needs the labels of a stage before it",
+            "import 3d_fullres or 3d_lowres",
         ),
         ({"configurations": {"base": {"normalization_schemes": []}}}, {}, "not understood"),
         ({"foreground_intensity_properties_per_channel": {"0": {"mean": "x"}}}, {}, "understood"),
