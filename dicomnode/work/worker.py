@@ -37,8 +37,10 @@ from dicomnode.work.scrubbing import scrub_until
 from dicomnode.work.switches import node_id
 from storage import attempts
 from storage.db import open_ledger
+from storage.index import known_keys
 from storage.nudge import Nudged
 from storage.objects import ObjectStore
+from storage.tidy import tidy
 
 POLL_SECONDS = 1.0
 WATCH_SECONDS = 0.5
@@ -92,6 +94,8 @@ class Worker:
 
     def run(self) -> None:
         """Work until `stop` is called."""
+        with reported("tidying up after a worker that was killed"):
+            tidy(self.ledger.data_dir, known_keys)
         watch = threading.Thread(target=self._watch, name="watch")
         watch.start()
         threads = self.runner.threads()

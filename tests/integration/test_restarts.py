@@ -108,6 +108,29 @@ def test_a_job_runs_again_when_the_worker_died_under_it(
     assert kinds_by_study(headers(pacs))[study] == {"SEG": 1, "SR": 1}
 
 
+def test_a_worker_tidies_up_after_one_that_was_killed(
+    standing: tuple[NodeUnderTest, StandInPacs], tmp_path: Path
+) -> None:
+    node, pacs = standing
+    before = len(pacs.files)
+    images = factories.ct_series(12, rows=32, columns=32, seed=88)
+    send_all(node, factories.write(images, tmp_path))
+    assert pacs.wait_for(before + 2, 30), node.log.read_text()
+    result = node.rows("SELECT object_key FROM result ORDER BY id DESC LIMIT 1")[0]["object_key"]
+    folder = node.data_dir / "objects" / result.partition("/")[0]
+    spool = node.data_dir / "spool" / folder.name.partition("-")[0]
+    named = set(folder.iterdir())
+    # Killed while it wrote one object, and before the row of another.
+    for unfinished in (spool / "0990", folder / "0990.dcm"):
+        unfinished.write_bytes(b"half an object")
+    restarts = node.state.processes["worker"]
+    node.kill_process("worker")
+    wait_for_restart(node, "worker", restarts + 1)
+    assert not spool.exists()
+    assert set(folder.iterdir()) == named | {folder / "closed"}
+    assert node.log.read_text().count("worker.fault") == 0
+
+
 def queued_job(node: NodeUnderTest, paths: list[Path]) -> int:
     series = uid_of(paths[0], "SeriesInstanceUID")
     rows = node.wait_until(
