@@ -10,6 +10,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -249,6 +250,8 @@ class Receiver:
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.network_timeout = (limits or Limits()).idle_seconds
+        # pynetdicom would stop at ten a process, and say so to the peer alone; `slots` counts.
+        ae.maximum_associations = sys.maxsize
         ae.add_supported_context(VERIFICATION)
         self._server: ReceiverServer = ae.make_server(
             listener.getsockname(),

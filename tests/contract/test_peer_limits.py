@@ -43,6 +43,17 @@ def test_a_peer_over_its_limit_waits_and_others_do_not(start: StartNode) -> None
     }
 
 
+def test_as_many_associations_are_open_at_once_as_the_settings_say(start: StartNode) -> None:
+    node = start(node={"max_associations": 24})
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(Wire.associate(node.port)) for _ in range(25)]
+        assert [wire.rejected for wire in held] == [None] * 24 + [(2, 3, 2)]
+        for wire in held[:-1]:
+            assert wire.echo().status == 0
+            wire.release()
+    assert node.outcomes() == ["released"] * 24
+
+
 def test_descriptors_beyond_a_thousand_serve_as_well(start: StartNode) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
