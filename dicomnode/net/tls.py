@@ -101,14 +101,35 @@ def _identity_faults(
         yield f"{key}.private_key", public, "wanted: a PEM file with a key and no password"
     if isinstance(chain, str):
         return
-    if not isinstance(public, str) and public != _spki(chain[0].public_key()):
+    if not isinstance(public, str):
+        yield from _pair_faults(
+            key, certificate, private_key, public == _spki(chain[0].public_key())
+        )
+    if dates:
+        yield from _date_faults(f"{key}.certificate", certificate, chain[0])
+
+
+def _pair_faults(key: str, certificate: Path, private_key: Path, is_pair: bool) -> Iterator[Found]:
+    """What is wrong with a certificate and a key that can both be read."""
+    if not is_pair:
         yield (
             f"{key}.private_key",
             f"a key in {private_key} that is not the one of {certificate}",
             "wanted: the private key of the first certificate in that file",
         )
-    if dates:
-        yield from _date_faults(f"{key}.certificate", certificate, chain[0])
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _bcp195(context)
+    try:
+        context.load_cert_chain(certificate, private_key, password="")
+    except OSError as error:
+        # Too short a key, say: OpenSSL has a word for it.
+        why = getattr(error, "reason", None) or error.strerror or "unknown"
+        yield (
+            f"{key}.certificate",
+            f"a certificate and key that TLS does not take ({why})",
+            "wanted: RSA of 2048 bits or more, or an elliptic curve",
+        )
 
 
 def _ca_faults(key: str, path: Path) -> Iterator[Found]:
@@ -177,14 +198,7 @@ def _raise_for(faults: Iterator[Found]) -> None:
 def _load(
     context: ssl.SSLContext, key: str, certificate: Path, private_key: Path
 ) -> ssl.SSLContext:
-    try:
-        context.load_cert_chain(certificate, private_key, password="")
-    except OSError as error:
-        # Too short a key, say: OpenSSL has a word for it.
-        why = getattr(error, "reason", None) or error.strerror or "unknown"
-        found = f"a certificate and key that TLS does not take ({why})"
-        wanted = "wanted: RSA of 2048 bits or more, or an elliptic curve"
-        raise SettingsError([Fault("settings", f"{key}.certificate", found, wanted)]) from error
+    context.load_cert_chain(certificate, private_key, password="")
     _warn_of_end(f"{key}.certificate", certificate)
     return context
 

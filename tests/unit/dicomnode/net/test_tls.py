@@ -47,6 +47,10 @@ def swapped(authority: Authority) -> Identity:
     return Identity(made.private_key, made.certificate)
 
 
+def short(authority: Authority) -> Identity:
+    return authority.issue("node", key=rsa.generate_private_key(65537, 1024))  # noqa: S505
+
+
 FAULTS: dict[str, tuple[Callable[[Authority], Identity], list[tuple[str, str]]]] = {
     "sound": (lambda ca: ca.issue("node"), []),
     "expired": (
@@ -68,6 +72,7 @@ FAULTS: dict[str, tuple[Callable[[Authority], Identity], list[tuple[str, str]]]]
     ),
     "empty": (empty, [("private_key", "no private key in")]),
     "swapped": (swapped, [("certificate", "no certificate"), ("private_key", "no private key")]),
+    "short": (short, [("certificate", "does not take (EE_KEY_TOO_SMALL)")]),
     "password": (
         lambda ca: ca.issue("node", password=b"secret"),
         [("private_key", "a key under a password")],
@@ -91,12 +96,6 @@ def test_each_fault_is_said(authority: Authority, case: str) -> None:
         assert server_context(tls)
 
 
-def test_a_key_that_is_too_short_is_said(authority: Authority) -> None:
-    short = rsa.generate_private_key(65537, 1024)  # noqa: S505 - it is refused
-    with pytest.raises(SettingsError, match=r"does not take \(EE_KEY_TOO_SMALL\); wanted: RSA"):
-        server_context(settings(authority.issue("node", key=short)))
-
-
 def test_a_file_of_cas_without_one_is_said(authority: Authority, tmp_path: Path) -> None:
     identity = authority.issue("node")
     with pytest.raises(SettingsError, match=r"node.tls.client_ca: found no certificate in"):
@@ -113,7 +112,7 @@ def test_a_certificate_that_ends_soon_is_warned_of(
 
 
 @pytest.mark.feature("F18", "P40")
-@pytest.mark.parametrize("case", ["expired", "other key", "unreadable"])
+@pytest.mark.parametrize("case", ["expired", "other key", "unreadable", "short"])
 def test_a_receiver_that_starts_again_goes_on_with_the_last_good_certificate(
     authority: Authority, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
