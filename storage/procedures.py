@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from peewee import chunked, fn
 
+from storage.announced_records import PerformedObject, ProcedureStep
 from storage.db import Change
-from storage.records import Instance, PerformedObject, ProcedureStep
+from storage.records import Instance
 
 KEPT_SECONDS = 30 * 86400.0
 """A step of which nothing was heard for so long says nothing about what comes now."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from peewee import Model
+from peewee import Model, make_snake_case
 
-Transitions = dict[str, frozenset[str]]
+from storage.states import Transitions
 
 
-def transitions(**moves: str) -> Transitions:
-    """A table of which state may follow which: ``queued="running failed"``."""
-    return {state: frozenset(after.split()) for state, after in moves.items()}
+def _with_underscores(table: type[Model]) -> str:
+    name: str = make_snake_case(table.__name__)
+    return name
 
 
 class Record(Model):
@@ -19,6 +19,9 @@ class Record(Model):
 
     noun: ClassVar[str] = ""
     transitions: ClassVar[Transitions] = {}
+
+    class Meta:
+        table_function = _with_underscores
 
     def label(self) -> str:
         """What the audit chain calls this row."""

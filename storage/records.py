@@ -1,7 +1,7 @@
-"""The tables of the node and the states their rows may take.
+"""The tables of the node.
 
-Times are UTC seconds since the epoch as doubles; the audit chain alone keeps RFC 3339 text. The
-transition tables below are the only place that says which state may follow which.
+Times are UTC seconds since the epoch as doubles; the audit chain alone keeps RFC 3339 text. A
+table is called like its class, with underscores. Which state may follow which: `storage.states`.
 """
 
 from __future__ import annotations
@@ -17,56 +17,10 @@ from peewee import (
     TextField,
 )
 
-from storage.record import Record, transitions
+from storage import states
+from storage.announced_records import ANNOUNCED_TABLES
+from storage.record import Record
 from storage.watch_records import WATCH_TABLES
-
-INSTANCE = transitions(
-    stored="indexed quarantined superseded rejected",
-    indexed="quarantined superseded rejected",
-    quarantined="stored",
-    superseded="",
-    rejected="",
-)
-SERIES = transitions(
-    receiving="complete",
-    complete="routed skipped reopened",
-    routed="reopened",
-    skipped="reopened",
-    reopened="complete",
-)
-STUDY = transitions(open="settled", settled="reopened", reopened="settled")
-JOB = transitions(
-    queued="running superseded cancelled failed",
-    running="validating queued skipped failed superseded cancelled",
-    validating="ready queued failed superseded cancelled",
-    ready="superseded",
-    skipped="queued superseded",
-    failed="queued superseded",
-    superseded="",
-    cancelled="queued superseded",
-)
-DELIVERY = transitions(
-    waiting="sending withdrawn dead",
-    sending="accepted waiting refused dead",
-    accepted="committed",
-    committed="",
-    refused="waiting",
-    dead="waiting",
-    withdrawn="",
-)
-# A Modality Performed Procedure Step (PS3.4 F.7.1).
-PROCEDURE_STEP = transitions(
-    **{"in-progress": "completed discontinued", "completed": "", "discontinued": ""}
-)
-# Where a version of a model stands on this site; its manifest says where it begins.
-MODEL = transitions(
-    development="validation production retired",
-    validation="development production retired",
-    production="development retired",
-    retired="validation production",
-)
-# A circuit breaker: closed lets all through, open nothing, half-open one thing to try with.
-BREAKER = transitions(**{"closed": "open", "open": "half-open", "half-open": "open closed"})
 
 
 class NodeFact(Record):
@@ -74,9 +28,6 @@ class NodeFact(Record):
 
     key = TextField(primary_key=True)
     value = TextField()
-
-    class Meta:
-        table_name = "node_fact"
 
 
 class Association(Record):
@@ -93,9 +44,6 @@ class Association(Record):
     closed_at = DoubleField(null=True)
     outcome = TextField(null=True)
 
-    class Meta:
-        table_name = "association"
-
 
 class Instance(Record):
     """One version of one SOP instance, as it came.
@@ -104,7 +52,7 @@ class Instance(Record):
     """
 
     noun = "instance"
-    transitions = INSTANCE
+    transitions = states.INSTANCE
 
     id = AutoField()
     sop_instance_uid = TextField()
@@ -123,7 +71,6 @@ class Instance(Record):
     covered_by = IntegerField(null=True)
 
     class Meta:
-        table_name = "instance"
         # None on the state alone: SQLite would take it where nearly every row is in that state.
         indexes = (
             (("sop_instance_uid", "digest"), True),
@@ -152,7 +99,7 @@ class Study(Record):
     """
 
     noun = "study"
-    transitions = STUDY
+    transitions = states.STUDY
 
     study_instance_uid = TextField(primary_key=True)
     state = TextField(default="open")
@@ -163,7 +110,6 @@ class Study(Record):
     taken_at = TextField(null=True)
 
     class Meta:
-        table_name = "study"
         indexes = (
             (("state", "last_object_at"), False),
             (("last_object_at",), False),
@@ -180,7 +126,7 @@ class Series(Record):
     """
 
     noun = "series"
-    transitions = SERIES
+    transitions = states.SERIES
 
     series_instance_uid = TextField(primary_key=True)
     study = ForeignKeyField(Study, column_name="study_instance_uid", backref="series")
@@ -198,7 +144,6 @@ class Series(Record):
     completeness = TextField(null=True)
 
     class Meta:
-        table_name = "series"
         indexes = ((("state", "study"), False),)
 
 
@@ -215,7 +160,7 @@ class Job(Record):
     """
 
     noun = "job"
-    transitions = JOB
+    transitions = states.JOB
 
     id = AutoField()
     identity = TextField(unique=True)
@@ -247,7 +192,6 @@ class Job(Record):
     queued_at = DoubleField()
 
     class Meta:
-        table_name = "job"
         indexes = (
             (("state", "crashes"), False),
             (("source", "started_at"), False),
@@ -274,9 +218,6 @@ class Result(Record):
     object_key = TextField(unique=True)
     created_at = DoubleField()
 
-    class Meta:
-        table_name = "result"
-
 
 class Delivery(Record):
     """One result on its way to one destination.
@@ -288,7 +229,7 @@ class Delivery(Record):
     """
 
     noun = "delivery"
-    transitions = DELIVERY
+    transitions = states.DELIVERY
 
     id = AutoField()
     result = ForeignKeyField(Result, backref="deliveries")
@@ -307,7 +248,6 @@ class Delivery(Record):
     since = DoubleField()
 
     class Meta:
-        table_name = "delivery"
         indexes = ((("result", "destination"), True), (("state", "destination"), False))
 
 
@@ -317,7 +257,7 @@ class CircuitBreaker(Record):
     `failures` counts failures in a row; while it is open nothing is tried before `retry_at`.
     """
 
-    transitions = BREAKER
+    transitions = states.BREAKER
 
     name = TextField(primary_key=True)
     state = TextField(default="closed")
@@ -331,17 +271,11 @@ class Destination(CircuitBreaker):
 
     noun = "destination"
 
-    class Meta:
-        table_name = "destination"
-
 
 class ModelBreaker(CircuitBreaker):
     """The breaker of one model, ``name@version``: counts jobs that failed by its fault."""
 
     noun = "model_breaker"
-
-    class Meta:
-        table_name = "model_breaker"
 
 
 class DestinationKind(Record):
@@ -353,7 +287,6 @@ class DestinationKind(Record):
     noted_at = DoubleField()
 
     class Meta:
-        table_name = "destination_kind"
         primary_key = CompositeKey("destination", "kind")
 
 
@@ -366,9 +299,6 @@ class Rejection(Record):
     note_uid = TextField()
     noted_at = DoubleField()
 
-    class Meta:
-        table_name = "rejection"
-
 
 class SeriesAssociation(Record):
     """Which associations carried which series; completeness waits for their release."""
@@ -377,57 +307,7 @@ class SeriesAssociation(Record):
     association = ForeignKeyField(Association, column_name="association_id")
 
     class Meta:
-        table_name = "series_association"
         primary_key = CompositeKey("series_instance_uid", "association")
-
-
-class ProcedureStep(Record):
-    """One Modality Performed Procedure Step that a peer told of; nothing of the patient is kept."""
-
-    noun = "procedure_step"
-    transitions = PROCEDURE_STEP
-
-    sop_instance_uid = TextField(primary_key=True)
-    calling_ae = TextField()
-    state = TextField(default="in-progress")
-    reason = TextField(null=True)
-    changed_at = DoubleField(index=True)
-
-    class Meta:
-        table_name = "procedure_step"
-
-
-class PerformedObject(Record):
-    """One object that a performed procedure step says it made, and in which series."""
-
-    step = ForeignKeyField(ProcedureStep, column_name="procedure_step_uid")
-    series_instance_uid = TextField(index=True)
-    sop_instance_uid = TextField()
-
-    class Meta:
-        table_name = "performed_object"
-        primary_key = CompositeKey("step", "sop_instance_uid")
-
-
-class SourceCount(Record):
-    """What a source answered when it was asked how many instances a study has.
-
-    `asked` counts the queries since the study's last object came, which was at `asked_of`; none
-    goes out before `not_before`. `instances` is (0020,1208), `by_series` the JSON of (0020,1209)
-    by Series Instance UID; both are of the last answer. `reason` says why there was none.
-    """
-
-    study_instance_uid = TextField(primary_key=True)
-    source = TextField()
-    asked = IntegerField(default=0)
-    asked_of = DoubleField()
-    not_before = DoubleField(default=0.0)
-    instances = IntegerField(null=True)
-    by_series = TextField(default="{}")
-    reason = TextField(null=True)
-
-    class Meta:
-        table_name = "source_count"
 
 
 class ModelVersion(Record):
@@ -438,7 +318,7 @@ class ModelVersion(Record):
     """
 
     noun = "model"
-    transitions = MODEL
+    transitions = states.MODEL
 
     reference = TextField(primary_key=True)
     digest = TextField()
@@ -446,9 +326,6 @@ class ModelVersion(Record):
     reason = TextField(null=True)
     rank = IntegerField(default=0)
     changed_at = DoubleField()
-
-    class Meta:
-        table_name = "model_version"
 
 
 class AuditEvent(Record):
@@ -467,9 +344,6 @@ class AuditEvent(Record):
     prev_hash = TextField()
     hash = TextField()
 
-    class Meta:
-        table_name = "audit_event"
-
 
 TABLES: tuple[type[Record], ...] = (
     NodeFact,
@@ -485,10 +359,8 @@ TABLES: tuple[type[Record], ...] = (
     ModelBreaker,
     Rejection,
     SeriesAssociation,
-    ProcedureStep,
-    PerformedObject,
-    SourceCount,
     ModelVersion,
     AuditEvent,
+    *ANNOUNCED_TABLES,
     *WATCH_TABLES,
 )

@@ -9,8 +9,9 @@ from typing import Any
 
 from peewee import fn
 
+from storage.announced_records import SourceCount
 from storage.db import Ledger
-from storage.records import Association, Series, SeriesAssociation, SourceCount, Study
+from storage.records import Association, Series, SeriesAssociation, Study
 
 MAX_QUERIES = 5
 """Queries for a study before another object of it comes."""

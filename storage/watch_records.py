@@ -16,10 +16,8 @@ from peewee import (
     TextField,
 )
 
-from storage.record import Record, transitions
-
-ALERT = transitions(raised="cleared", cleared="raised")
-NOTICE = transitions(waiting="sent dead", sent="", dead="waiting")
+from storage import states
+from storage.record import Record
 
 
 class Run(Record):
@@ -40,7 +38,6 @@ class Run(Record):
     finished_at = DoubleField()
 
     class Meta:
-        table_name = "run"
         indexes = ((("model", "finished_at"), False), (("finished_at",), False))
 
 
@@ -52,7 +49,6 @@ class StageTime(Record):
     seconds = DoubleField()
 
     class Meta:
-        table_name = "stage_time"
         primary_key = CompositeKey("run", "stage")
 
 
@@ -71,9 +67,6 @@ class Score(Record):
     value = DoubleField(null=True)
     needs_review = BooleanField(default=False)
 
-    class Meta:
-        table_name = "score"
-
 
 class ModelCount(Record):
     """What happened to a model since the database lives; unlike the rows it is never pruned."""
@@ -83,16 +76,15 @@ class ModelCount(Record):
     count = IntegerField()
 
     class Meta:
-        table_name = "model_count"
         primary_key = CompositeKey("model", "what")
 
 
 class Feedback(Record):
     """What somebody said of the answer of a job, or of one finding in it; the last word counts.
 
-    `finding` is empty for the whole answer; `source` is ``command``, ``assessment``,
+    `finding` is empty for the whole answer; `source` is ``command``, ``api``, ``assessment``,
     ``verification`` or ``rejection note``, `said_by` a role, never a name; `document_uid` is the
-    SOP Instance UID of the object that said it, empty for a command.
+    SOP Instance UID of the object that said it, empty where none did.
     """
 
     noun = "feedback"
@@ -109,7 +101,6 @@ class Feedback(Record):
     noted_at = DoubleField()
 
     class Meta:
-        table_name = "feedback"
         indexes = ((("job",), False), (("model", "noted_at"), False), (("document_uid",), False))
 
 
@@ -126,7 +117,6 @@ class Baseline(Record):
     made_at = DoubleField()
 
     class Meta:
-        table_name = "baseline"
         primary_key = CompositeKey("model_digest", "name")
 
 
@@ -146,7 +136,6 @@ class Drift(Record):
     computed_at = DoubleField()
 
     class Meta:
-        table_name = "drift"
         primary_key = CompositeKey("model", "name")
 
 
@@ -158,7 +147,7 @@ class Alert(Record):
     """
 
     noun = "alert"
-    transitions = ALERT
+    transitions = states.ALERT
 
     name = TextField(primary_key=True)
     rule = TextField()
@@ -172,15 +161,12 @@ class Alert(Record):
     told = TextField(default="")
     told_at = DoubleField(default=0.0)
 
-    class Meta:
-        table_name = "alert"
-
 
 class Notice(Record):
     """One message about an alert on its way to one who gets them, ``webhooks:on call``."""
 
     noun = "notice"
-    transitions = NOTICE
+    transitions = states.NOTICE
 
     id = AutoField()
     channel = TextField()
@@ -193,7 +179,6 @@ class Notice(Record):
     finished_at = DoubleField(null=True)
 
     class Meta:
-        table_name = "notice"
         indexes = ((("state", "not_before"), False),)
 
 

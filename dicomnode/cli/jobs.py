@@ -74,7 +74,7 @@ def list_jobs(  # noqa: PLR0917 - the options of a command
 ) -> None:
     """List the newest jobs of a state, a model or a route."""
     from storage import overview  # noqa: PLC0415
-    from storage.records import JOB  # noqa: PLC0415
+    from storage.states import JOB  # noqa: PLC0415
 
     if state is not None and state not in JOB:
         raise UsageError(f"there is no state {state!r}; there are {', '.join(JOB)}")

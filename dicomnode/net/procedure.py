@@ -21,9 +21,9 @@ from dicomnode.net.contexts import PROCEDURE_STEP
 from dicomnode.net.status import STORED, Answer
 from dicomnode.net.walk import is_uid
 from storage import procedures
+from storage.announced_records import ProcedureStep
 from storage.db import Change
 from storage.nudge import nudge
-from storage.records import ProcedureStep
 
 log = logging.getLogger(__name__)
 

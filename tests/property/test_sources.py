@@ -12,7 +12,7 @@ from pynetdicom.dsutils import decode, encode
 from dicomnode.net import find, procedure
 from dicomnode.net.library import quiet_pynetdicom
 from dicomnode.net.walk import is_uid
-from storage.records import PROCEDURE_STEP
+from storage.states import PROCEDURE_STEP
 from tests.sources import match
 
 EXAMPLES = settings(max_examples=100, deadline=None)

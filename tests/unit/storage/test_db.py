@@ -19,6 +19,7 @@ from peewee import SqliteDatabase
 
 from config.errors import DatabaseVersionError, StaleStateError, StorageError
 from storage import attempts, audit, db, dispatch, overview, studies
+from storage.announced_records import ProcedureStep
 from storage.db import FAILURES, FILE_NAME, Change, Ledger, open_ledger
 from storage.record import Record
 from storage.records import (
@@ -29,7 +30,6 @@ from storage.records import (
     Job,
     ModelVersion,
     NodeFact,
-    ProcedureStep,
     Series,
     Study,
 )

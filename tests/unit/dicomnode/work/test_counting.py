@@ -16,7 +16,8 @@ from config.schema import PeerSettings, Settings
 from dicomnode.net.scu import Peer
 from dicomnode.work.counting import SourceCounter
 from storage import index, overview, procedures, source_counts
-from storage.records import AuditEvent, SourceCount
+from storage.announced_records import SourceCount
+from storage.records import AuditEvent
 from storage.source_counts import MAX_QUERIES, Due, Said
 from tests import factories
 from tests.sources import counts, source
