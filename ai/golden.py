@@ -103,7 +103,8 @@ class GoldenReport:
 def verify(package: Package, engine: Engine, deadline_seconds: float | None = None) -> GoldenReport:
     """Runs every golden case of a package, and each again with every variant of its graph.
 
-    A variant is run on what is there, whatever it is made for: this shows that it says the same.
+    Graph and variants are run on what is there, whatever they are made for: this shows that they
+    say the same.
 
     Args:
         package: The model.
@@ -130,7 +131,8 @@ def _tried(
     variant: Variant | None,
     deadline_seconds: float | None,
 ) -> tuple[CaseResult, str | None]:
-    graph = None
+    # Named, for where a variant takes its place the model's own graph is proved all the same.
+    graph = package.manifest.graph
     if variant is not None:
         graph = variant.graph
         case = replace(

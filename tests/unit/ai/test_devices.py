@@ -160,6 +160,7 @@ def golden(package: Package, voxels: np.ndarray, make_volume: VolumeMaker) -> Pa
     return read_package(package.folder)
 
 
+@pytest.mark.parametrize("provider", ["cuda", "cpu"])
 @pytest.mark.parametrize(
     ("limit", "tolerance", "passes"),
     [(0.0, "", True), (1.5, "", False), (1.5, "voxels = 0.03\nrelative = 0.6\n", True)],
@@ -167,13 +168,15 @@ def golden(package: Package, voxels: np.ndarray, make_volume: VolumeMaker) -> Pa
 def test_a_variant_passes_the_golden_cases_within_its_own_tolerance(
     make_package: PackageMaker,
     make_volume: VolumeMaker,
+    *,
     limit: float,
     tolerance: str,
     passes: bool,
+    provider: str,
 ) -> None:
     ramp = np.arange(-50, 50, dtype=np.int16).reshape(1, 10, 10)
     package = golden(make_package(), ramp, make_volume)
-    declared = f'precision = "fp16"\nproviders = ["cuda"]\n{tolerance}'
+    declared = f'precision = "fp16"\nproviders = ["{provider}"]\n{tolerance}'
     package = with_variant(package, above(limit), declared)
     report = verify(package, Engine(Registry([]), SessionCache(("cpu",), 1)))
     assert [case.name for case in report.cases] == ["ramp", "ramp (fp16)"]
