@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -15,7 +16,20 @@ from config.errors import UsageError
 log = structlog.get_logger(__name__)
 
 BACKLOG = 1024
+OPEN_FILES = 65536
+"""Descriptors that a process may have at most, where the system lets it have so many."""
+
 _PAUSE = 0.2
+
+
+def allow_open_files() -> None:
+    """Let this process and those it starts have as many descriptors open as they may ask for.
+
+    A shell gives 1024, which many connections use up; then even the database cannot be opened.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class PortTakenError(UsageError):

@@ -27,7 +27,7 @@ from config.errors import MedAIError, StorageError, UsageError
 from config.redact import Redactor, configure_logging, load_key
 from config.schema import Settings, TlsSettings
 from dicomnode.children import RETIRING, Child
-from dicomnode.listening import listen, listen_when_left
+from dicomnode.listening import allow_open_files, listen, listen_when_left
 from dicomnode.net.kept import KeptCertificates
 from dicomnode.recovery import recover
 from dicomnode.state import LOCK_FILE, STATE_FILE, NodeState, last_state
@@ -80,6 +80,9 @@ class Node:
             self._listener = self._listen()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._asked_to_stop)
+            # Whoever asks for a reload must not end the node; the processes it starts inherit this.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            allow_open_files()
             self._plan()
             try:
                 self._write_state()

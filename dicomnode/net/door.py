@@ -9,6 +9,7 @@ waits for that of another.
 from __future__ import annotations
 
 import logging
+import resource
 import selectors
 import socket
 import ssl
@@ -26,6 +27,9 @@ ARTIM_SECONDS = 30.0
 """How long a connection may take to request an association (PS3.8 9.1.4)."""
 
 MAX_WAITING = 1024
+WAITING_SHARE = 4
+"""They have no more than one in so many of the descriptors of the process."""
+
 MAX_REQUEST = 1 << 18
 """Longest A-ASSOCIATE-RQ: 128 contexts with every transfer syntax there is stay below it."""
 
@@ -98,6 +102,8 @@ class Door:
         self._selector.register(self._wake_out, selectors.EVENT_READ)
         # In order of arrival, and so of deadline.
         self._waiting: dict[socket.socket, _Waiting] = {}
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = min(MAX_WAITING, soft // WAITING_SHARE)
         self._closing = False
 
     def run(self) -> None:
@@ -139,7 +145,7 @@ class Door:
                 else:
                     time.sleep(_ACCEPT_PAUSE)
                 return
-            if len(self._waiting) >= MAX_WAITING:
+            if len(self._waiting) >= self._most:
                 self._drop(next(iter(self._waiting.values())))
             self._let_wait(sock, address[:2])
 

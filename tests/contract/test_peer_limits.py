@@ -72,6 +72,25 @@ def test_descriptors_beyond_a_thousand_serve_as_well(start: StartNode) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_connections_that_say_nothing_leave_descriptors_for_others(start: StartNode) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        node = start()
+        with contextlib.ExitStack() as stack:
+            address = ("127.0.0.1", node.port)
+            idle = [stack.enter_context(socket.create_connection(address)) for _ in range(300)]
+            with Wire.associate(node.port) as wire:
+                assert wire.store(ct()).status == 0
+                wire.release()
+            assert node.outcomes() == ["released"]
+            for sock in idle:
+                sock.settimeout(5)
+            assert [sock.recv(1) for sock in idle[:40]] == [b""] * 40  # 256 may wait, no more
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_title_for_any_shares_one_limit(start: StartNode) -> None:
     node = start(peers=[peer("*", max_associations=1)])
     with Wire.associate(node.port, calling="CT1") as first:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dicomnode.net.scu import echo
 from dicomnode.net.standin import StandInPacs
 from dicomnode.sample import write_sample_study
 from tests import factories
@@ -62,6 +66,21 @@ def test_a_killed_process_is_restarted_and_the_node_goes_on(
     assert status["processes"][name] == 1
     assert f"{name} was restarted" in node.command("status").stdout
     assert f'process="{name}"}} 1.0' in node.get("/metrics")[1]
+
+
+def test_a_hang_up_ends_nothing(standing: tuple[NodeUnderTest, StandInPacs]) -> None:
+    node, _ = standing
+    before = node.state
+    for pid in (*before.pids.values(), before.pid):
+        os.kill(pid, signal.SIGHUP)
+    assert node.get("/health/ready")[0] == 200
+    echo(node.peer)
+    assert node.state == before
+    soft, hard = re.findall(
+        r"Max open files +(\d+) +(\d+)",
+        Path(f"/proc/{before.pids['receiver-0']}/limits").read_text(),
+    )[0]
+    assert int(soft) == min(int(hard), 65536)
 
 
 def test_processes_end_with_a_killed_supervisor_and_a_new_node_takes_over(
