@@ -69,11 +69,13 @@ class Seen:
         images: How many images, each with boxes of its own.
         grid: Size of its tensor along slices, rows and columns.
         corner: Where that begins in the padded model grid of the whole image.
+        turned: Axes along which the run was given it the other way around.
     """
 
     images: int
     grid: Shape
     corner: Shape
+    turned: tuple[int, ...] = ()
 
     @classmethod
     def of_block(cls, plan: Plan, start: int, stop: int) -> Seen:
@@ -94,6 +96,8 @@ def read(
     tensors: Mapping[str, NDArray[Any]],
     plan: Plan,
     seen: Seen,
+    *,
+    least: float = 1.0,
 ) -> Found:
     """The boxes of one run that reach their threshold, in the image's own grid, not yet clipped.
 
@@ -103,13 +107,14 @@ def read(
         tensors: As the graph gave them.
         plan: How the image was prepared.
         seen: What the run saw.
+        least: Share of its threshold from which on a box is taken.
 
     Raises:
         InferenceError: Tensors whose shapes do not go together, a class nobody declared, a score
             that is no probability.
     """
     rows = _rows(spec, tensors[spec.tensor], seen.images)
-    low, high = _corners(spec, rows, seen.grid)
+    low, high = _turned(*_corners(spec, rows, seen.grid), seen)
     scores, classes = _scores(spec, tensors, rows), _classes(spec, tensors, rows)
     if classes is None and scores.shape[1] == 1 and len(objects) > 1:
         raise InferenceError(f"{spec.scores or spec.tensor} does not tell one class from another")
@@ -120,7 +125,7 @@ def read(
         if column >= scores.shape[1]:
             raise InferenceError(f"{spec.scores} has {scores.shape[1]} classes, too few")
         sure = scores[:, column]
-        asked = extended & _reported(spec, entry, sure)
+        asked = extended & reported(spec, entry, sure, least)
         if classes is not None:
             asked &= classes == entry.index
         at = np.flatnonzero(asked)
@@ -134,6 +139,16 @@ def read(
     found = Found.joined(parts)
     ends = np.stack([plan.places_back(each + seen.corner) for each in (found.low, found.high)])
     return replace(found, low=ends.min(axis=0), high=ends.max(axis=0))
+
+
+def reported(
+    spec: Boxes, entry: ObjectTable, sure: Floats, least: float = 1.0
+) -> NDArray[np.bool_]:
+    """Which scores of a class are reported, or with `least` reach that share of what is wanted."""
+    limit = spec.threshold if entry.threshold is None else entry.threshold
+    band = entry.review or (2.0, 2.0)
+    wanted, low = least * limit, least * band[0]
+    return np.asarray((sure >= wanted) | ((low <= sure) & (sure <= band[1])))
 
 
 def kept(found: Found, spec: Boxes) -> NDArray[np.intp]:
@@ -281,6 +296,15 @@ def _corners(spec: Boxes, rows: Floats, grid: Shape) -> tuple[Floats, Floats]:
     return np.hstack([image, low]), np.hstack([image + 1.0, high])
 
 
+def _turned(low: Floats, high: Floats, seen: Seen) -> tuple[Floats, Floats]:
+    """Corners in the grid as it lies, where the run saw it the other way around."""
+    axes = list(seen.turned)
+    size = np.array(seen.grid, float)[axes]
+    low, high = low.copy(), high.copy()
+    low[:, axes], high[:, axes] = size - high[:, axes], size - low[:, axes]
+    return low, high
+
+
 def _scores(spec: Boxes, tensors: Mapping[str, NDArray[Any]], rows: Floats) -> Floats:
     """``(n, classes)``, one column where they do not tell classes apart."""
     if spec.scores is None:
@@ -306,12 +330,6 @@ def _classes(
     if tensor.size != rows.shape[0] * rows.shape[1]:
         raise InferenceError(f"{spec.classes} has shape {tensor.shape} for {rows.shape[1]} boxes")
     return np.asarray(np.rint(tensor.reshape(-1)), np.int64)
-
-
-def _reported(spec: Boxes, entry: ObjectTable, sure: Floats) -> NDArray[np.bool_]:
-    limit = spec.threshold if entry.threshold is None else entry.threshold
-    band = entry.review or (2.0, 2.0)
-    return np.asarray((sure >= limit) | ((band[0] <= sure) & (sure <= band[1])))
 
 
 def _in_review(entry: ObjectTable, score: float) -> bool:

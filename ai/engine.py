@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ai import align, memory, postprocess, preprocess, saliency
 from ai.batching import Lanes
 from ai.detect import Seen
+from ai.grid import Shape
 from ai.outputs import ActivationMap, Occlusion, Score
 from ai.package import Package
 from ai.reading import Reading
@@ -113,10 +114,8 @@ class _Run:
         deadline_seconds: float | None,
     ) -> None:
         self.lanes = lanes
+        self.manifest = package.manifest
         self.ensemble = package.manifest.ensemble
-        self.declared = package.manifest.output
-        settled = self.ensemble.settled(self.declared)
-        self.manifest = package.manifest.model_copy(update={"output": settled})
         self.inputs = inputs
         self.volume = inputs[package.manifest.input.role]
         self.models = models
@@ -131,17 +130,17 @@ class _Run:
         memory.check(self.models[0], plans, self.lanes.count)
         reading = Reading(self.manifest, plan, self.volume)
         walk = self._blocks if self.manifest.input.sliding is None else self._windows
-        feeds, tensors = walk(plans, facts, reading)
+        feeds, runs = walk(plans, facts, reading)
         with self._timed("postprocess"):
             said = reading.answer()
-        heat = self._saliency(plan, feeds, tensors, said.findings)
+        heat = self._saliency(plan, feeds, runs, said.findings)
         return replace(said, seconds=self.seconds, provider=self.models[0].provider, saliency=heat)
 
     def _blocks(
         self, plans: Sequence[preprocess.Plan], facts: Tensors, reading: Reading
-    ) -> tuple[Tensors, Tensors]:
-        """Runs the graph over whole slices or the whole volume; the last run's tensors."""
-        tensors: Tensors = {}
+    ) -> tuple[Tensors, list[Tensors]]:
+        """Runs the graph over whole slices or the whole volume; what it said of the last ones."""
+        runs: list[Tensors] = []
         feeds: Tensors = {}
         waiting: deque[tuple[int, int, Runs]] = deque()
         for start, stop in plans[0].blocks():
@@ -150,14 +149,14 @@ class _Run:
             waiting.append((start, stop, self._submit(feeds)))
             # One more than run at a time, so that none waits for the next block.
             while len(waiting) > self.lanes.count:
-                tensors = self._read(reading, *waiting.popleft())
+                runs = self._read(reading, *waiting.popleft())
         while waiting:
-            tensors = self._read(reading, *waiting.popleft())
-        return feeds, tensors
+            runs = self._read(reading, *waiting.popleft())
+        return feeds, runs
 
     def _windows(
         self, plans: Sequence[preprocess.Plan], facts: Tensors, reading: Reading
-    ) -> tuple[Tensors, Tensors]:
+    ) -> tuple[Tensors, list[Tensors]]:
         """Runs the graph over one patch after another; no tensor stands for the whole."""
         labels = self.manifest.output.labels
         slide = Slide(plans, facts, labels)
@@ -165,12 +164,13 @@ class _Run:
 
         def fold(patch: Patch, answer: Runs) -> None:
             with self._timed("run"):
-                tensors = self._wait(answer)
+                runs = self._wait(answer)
             with self._timed("postprocess"):
                 if labels is None:
                     seen = Seen.of_patch(plans[0], slide.corner(patch), patch.shape)
-                    reading.take_boxes(tensors, seen)
+                    reading.take_boxes(runs, seen)
                     return
+                tensors = self.ensemble.joined(self.manifest.output, runs)
                 for first, scores in slide.fold(patch, tensors[labels.tensor]):
                     reading.take_scores(scores, first)
 
@@ -185,7 +185,7 @@ class _Run:
                 fold(*waiting.popleft())
         while waiting:
             fold(*waiting.popleft())
-        return {}, {}
+        return {}, []
 
     def _submit(self, feeds: Tensors) -> Runs:
         """Every graph on the input as it is and on every flip of it."""
@@ -195,23 +195,23 @@ class _Run:
             for model in self.models
         ]
 
-    def _wait(self, answers: Runs) -> Tensors:
-        """The tensors of a run; what ran it, where its own session could not, runs the rest."""
+    def _wait(self, answers: Runs) -> list[Tensors]:
+        """What each member said; what ran it, where its own session could not, runs the rest."""
         found = []
         for number, answer in enumerate(answers):
             place = number % len(self.models)
             ran = self.lanes.result(self.models[place], answer, self.ends)
             self.models[place] = ran.model
-            postprocess.check(ran.tensors, self.declared.lists)
+            postprocess.check(ran.tensors, self.manifest.output.lists)
             found.append(ran.tensors)
-        return self.ensemble.joined(self.declared, found)
+        return found
 
-    def _read(self, reading: Reading, start: int, stop: int, answer: Runs) -> Tensors:
+    def _read(self, reading: Reading, start: int, stop: int, answer: Runs) -> list[Tensors]:
         with self._timed("run"):
-            tensors = self._wait(answer)
+            runs = self._wait(answer)
         with self._timed("postprocess"):
-            reading.take(tensors, start, stop)
-        return tensors
+            reading.take(runs, start, stop)
+        return runs
 
     def _others(self, plan: preprocess.Plan) -> Iterator[preprocess.Plan]:
         """The other inputs on the grid of the primary one; those of earlier studies on theirs."""
@@ -227,7 +227,11 @@ class _Run:
                 yield preprocess.absent(spec, plan)
 
     def _saliency(
-        self, plan: preprocess.Plan, feeds: Tensors, tensors: Tensors, findings: Iterable[Finding]
+        self,
+        plan: preprocess.Plan,
+        feeds: Tensors,
+        runs: Sequence[Tensors],
+        findings: Iterable[Finding],
     ) -> Saliency | None:
         """The heat map of the most significant finding with a score, where one is declared."""
         output, slices = self.manifest.output, plan.shape[0]
@@ -237,12 +241,14 @@ class _Run:
             return None
         if isinstance(output.saliency, ActivationMap):
             with self._timed("postprocess"):
-                tensor = tensors[output.saliency.tensor]
-                made = saliency.activation_map(output.saliency, tensor, plan.padded_shape(slices))
-            meaning, method = saliency.ACTIVATION, "A map that the model itself gives."
+                made = self._given(output.saliency, runs, plan.padded_shape(slices))
+            method = "A map that the model itself gives."
+            if len(runs) > 1:
+                method = f"The mean of the maps that the model's {len(runs)} runs give."
+            meaning = saliency.ACTIVATION
         else:
             with self._timed("saliency"):
-                hidden = self._occluded(output.saliency, feeds, tensors, scores[finding.name])
+                hidden = self._occluded(output.saliency, feeds, runs, scores[finding.name])
             if hidden is None:
                 return None
             made, meaning = hidden, saliency.FALL
@@ -251,29 +257,35 @@ class _Run:
         plan.oriented(values)[:] = plan.back(made, slices)
         return Saliency(finding.name, values, meaning, saliency.NO_UNITS, method)
 
+    def _given(
+        self, spec: ActivationMap, runs: Sequence[Tensors], shape: Shape
+    ) -> NDArray[np.float32]:
+        """The mean of the maps of all members, each turned back and stretched over the input."""
+        total = np.zeros(shape, np.float32)
+        for number, run in enumerate(runs):
+            own = self.ensemble.turned_back(run[spec.tensor], spec.layout, number)
+            total += saliency.activation_map(spec, own, shape)
+        return total / np.float32(len(runs))
+
     def _occluded(
-        self, spec: Occlusion, feeds: Tensors, tensors: Tensors, score: Score
+        self, spec: Occlusion, feeds: Tensors, runs: Sequence[Tensors], score: Score
     ) -> NDArray[np.float32] | None:
         primary = self.manifest.input
 
-        def sure(found: NDArray[Any], copies: int) -> list[float]:
-            if copies > 1 and found.shape[:1] != (copies,):
-                raise InferenceError(f"{score.tensor} does not hold one score a copy")
-            rows = found.astype(np.float64).reshape(copies, -1)
-            return [postprocess.probability(row, score.index, score.activation) for row in rows]
+        def sure(said: Sequence[Tensors], copies: int) -> NDArray[np.float64]:
+            """The mean of what the members say of each copy."""
+            found = [_scores(run[score.tensor], score, copies) for run in said]
+            return np.asarray(np.mean(found, axis=0), np.float64)
 
-        (whole,) = sure(tensors[score.tensor], 1)
+        whole = float(sure(runs, 1)[0])
 
         def fall(images: NDArray[np.float32]) -> list[float]:
             parts = [images[at : at + spec.copies] for at in range(0, len(images), spec.copies)]
             waiting = [self._submit({**feeds, primary.tensor: part}) for part in parts]
-            found = [self._wait(each) for each in waiting]
-            for told in found:
-                postprocess.check(told)
             return [
-                whole - each
-                for told, part in zip(found, parts, strict=True)
-                for each in sure(told[score.tensor], len(part))
+                whole - float(each)
+                for answers, part in zip(waiting, parts, strict=True)
+                for each in sure(self._wait(answers), len(part))
             ]
 
         image = feeds[primary.tensor]
@@ -286,6 +298,18 @@ class _Run:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _scores(found: NDArray[Any], score: Score, copies: int) -> list[float]:
+    """The probability that one run gives each of some copies.
+
+    Raises:
+        InferenceError: They are not so many, or one is no probability.
+    """
+    if copies > 1 and found.shape[:1] != (copies,):
+        raise InferenceError(f"{score.tensor} does not hold one score a copy")
+    rows = found.astype(np.float64).reshape(copies, -1)
+    return [postprocess.probability(row, score.index, score.activation) for row in rows]
 
 
 def _fed(plan: preprocess.Plan, start: int, stop: int) -> NDArray[np.float32]:

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ai.inputs import Input
-from ai.outputs import Output
+from ai.outputs import ActivationMap, Output
 from ai.postprocess import activate
 from ai.tables import FileName, Table
 
 Tensors = dict[str, NDArray[Any]]
 Axis = Literal["slices", "rows", "columns"]
 _LETTERS = {"slices": "D", "rows": "H", "columns": "W"}
+_AXES = tuple(_LETTERS)
 
 
 class Ensemble(Table):
@@ -46,12 +47,14 @@ class Ensemble(Table):
         several = self.members > 1
         return [
             (
-                several and (output.boxes is not None or output.has_regions),
-                "an ensemble gives no boxes: those of several runs have no mean",
+                several and output.has_regions,
+                "an ensemble gives no region of a finding: those of several runs have no mean",
             ),
             (
-                several and output.saliency is not None,
-                "an ensemble gives no heat map: it would be that of one run",
+                "slices" in axes
+                and isinstance(output.saliency, ActivationMap)
+                and "D" not in output.saliency.layout,
+                "flips of slices need output.saliency.layout with D",
             ),
             (
                 several and labels is not None and labels.encoding == "index",
@@ -95,13 +98,14 @@ class Ensemble(Table):
 
         Returns:
             Labels as mean probabilities, in their layout; of every other tensor what each run said,
-            along a new first axis. What a single run said stays as it is.
+            along a new first axis, but of boxes and heat maps, whose sizes may differ. What a
+            single run said stays as it is.
         """
         if self.members == 1:
             return runs[0]
-        graphs, labels = 1 + len(self.graphs), output.labels
+        labels = output.labels
         made: Tensors = {}
-        for name in runs[0]:
+        for name in runs[0].keys() - {*output.lists, *output.maps}:
             given = [run[name] for run in runs]
             if labels is None or name != labels.tensor:
                 made[name] = np.stack(given)
@@ -109,11 +113,21 @@ class Ensemble(Table):
             channel, total = labels.layout.index("C"), None
             for number, scores in enumerate(given):
                 sure = activate(scores.astype(np.float32), labels.activation, axis=channel)
-                flip = ((), *self.flips)[number // graphs]
-                sure = _flipped(sure, labels.layout, flip)
+                sure = _flipped(sure, labels.layout, self._flip(number))
                 total = sure if total is None else total + sure
             made[name] = np.asarray(total, np.float32) / np.float32(len(given))
         return made
+
+    def turned(self, number: int) -> tuple[int, ...]:
+        """Along which of slices, rows and columns a run saw its input the other way around."""
+        return tuple(_AXES.index(axis) for axis in self._flip(number))
+
+    def turned_back(self, tensor: NDArray[Any], layout: str, number: int) -> NDArray[Any]:
+        """A tensor of a run as the input lies."""
+        return _flipped(tensor, layout, self._flip(number))
+
+    def _flip(self, number: int) -> tuple[Axis, ...]:
+        return ((), *self.flips)[number // (1 + len(self.graphs))]
 
 
 def _flipped(tensor: NDArray[Any], layout: str, flip: Sequence[Axis]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from ai.boxes import Boxes, ObjectTable
 from ai.segments import MOST, Cleaning, Intensity, Labels, SegmentTable, segments_of
 from ai.tables import (
     Activation,
+    Band,
     Category,
     Concept,
     Index,
@@ -43,7 +44,7 @@ class Score(Table):
     best: bool = False
     activation: Activation = "none"
     threshold: Probability = 0.5
-    review: tuple[Probability, Probability] | None = None
+    review: Band | None = None
 
 
 class MeasurementTable(Table):
@@ -178,13 +179,18 @@ class Output(Table):
         names = [self.labels.tensor] if self.labels else []
         names += self.lists
         names += [name for finding in self.finding for name in finding.tensors()]
-        names += [self.saliency.tensor] if isinstance(self.saliency, ActivationMap) else []
+        names += self.maps
         return tuple(dict.fromkeys(names))
 
     @property
     def lists(self) -> tuple[str, ...]:
         """Names of the ONNX outputs that are lists, which are empty where nothing is found."""
         return self.boxes.tensors() if self.boxes else ()
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the ONNX outputs that are heat maps."""
+        return (self.saliency.tensor,) if isinstance(self.saliency, ActivationMap) else ()
 
     @property
     def has_confidence(self) -> bool:

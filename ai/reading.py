@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ai import detect, postprocess, slabs
+from ai import detect, fusion, postprocess, slabs
 from ai.findings import Said, tensor_findings
 from ai.manifest import Manifest
 from ai.preprocess import Plan
@@ -18,7 +19,7 @@ from ai.smooth import Smooth
 from ai.tally import Tally
 from ai.types import Answer, Volume
 
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = dict[str, NDArray[Any]]
 
 
 class Reading:
@@ -32,12 +33,13 @@ class Reading:
 
     def __init__(self, manifest: Manifest, plan: Plan, volume: Volume) -> None:
         self._manifest = manifest
-        self._output = manifest.output
+        self._ensemble = manifest.ensemble
+        self._output = manifest.ensemble.settled(manifest.output)
         self._plan = plan
         self._volume = volume
         self._tally = Tally(manifest.output)
         self._said = Said(self._output.over_slices, manifest.ensemble.members)
-        self._boxes: list[detect.Found] = []
+        self._boxes: list[list[detect.Found]] = [[] for _ in range(manifest.ensemble.members)]
         shape, spec = volume.voxels.shape, manifest.output.labels
         self.labels = np.zeros(shape, np.uint8) if spec else None
         kept = spec is not None and spec.probabilities
@@ -51,22 +53,24 @@ class Reading:
             np.zeros((len(self._output.segment), *shape), np.float32) if kept else None
         )
 
-    def take(self, tensors: Tensors, start: int, stop: int) -> None:
-        """Takes what one run said of slices `start` to `stop` (exclusive) of the oriented grid.
+    def take(self, runs: Sequence[Tensors], start: int, stop: int) -> None:
+        """Takes what was said of slices `start` to `stop` (exclusive) of the oriented grid.
 
         Args:
-            tensors: By name, and such as `postprocess.check` lets pass.
+            runs: What each member of the ensemble said, in their order, or the single one; tensors
+                by name, and such as `postprocess.check` lets pass.
             start: First slice.
             stop: Last but one.
 
         Raises:
             InferenceError: It says nothing usable.
         """
+        tensors = self._ensemble.joined(self._manifest.output, runs)
         items = stop - start if self._output.over_slices else 1
         for name in dict.fromkeys(name for each in self._output.finding for name in each.tensors()):
             self._said.take(name, tensors[name], items)
         if self._output.boxes is not None:
-            self.take_boxes(tensors, detect.Seen.of_block(self._plan, start, stop))
+            self.take_boxes(runs, detect.Seen.of_block(self._plan, start, stop))
         spec = self._output.labels
         if spec is None:
             return
@@ -84,15 +88,19 @@ class Reading:
             for kept, segment in zip(self.probabilities, made, strict=True):
                 self._plan.oriented(kept)[start:stop] = self._plan.back(segment, stop - start)
 
-    def take_boxes(self, tensors: Tensors, seen: detect.Seen) -> None:
-        """Takes the boxes of a run over a part of the image.
+    def take_boxes(self, runs: Sequence[Tensors], seen: detect.Seen) -> None:
+        """Takes the boxes that each member gives for a part of the image.
 
         Raises:
             InferenceError: They say nothing usable.
         """
         spec, objects = self._output.boxes, self._output.object
-        if spec is not None:
-            self._boxes.append(detect.read(spec, objects, tensors, self._plan, seen))
+        if spec is None:
+            return
+        least = 1.0 if len(runs) == 1 else fusion.LEAST
+        for number, (tensors, boxes) in enumerate(zip(runs, self._boxes, strict=True)):
+            own = replace(seen, turned=self._ensemble.turned(number))
+            boxes.append(detect.read(spec, objects, tensors, self._plan, own, least=least))
 
     def take_labels(
         self,
@@ -180,9 +188,10 @@ class Reading:
         basis = self._manifest.basis
         found = tensor_findings(self._plan, self._output.finding, self._said, basis)
         if self._output.boxes is not None:
-            boxes = detect.Found.joined(self._boxes)
-            objects = self._output.object
-            found += detect.findings(self._output.boxes, objects, boxes, self._plan, basis)
+            spec, objects = self._output.boxes, self._output.object
+            members = [detect.Found.joined(each) for each in self._boxes]
+            boxes = members[0] if len(members) == 1 else fusion.fused(spec, objects, members)
+            found += detect.findings(spec, objects, boxes, self._plan, basis)
         labels, entries = self._settled()
         found += postprocess.segment_findings(self._plan, self._tally, entries, basis)
         return Answer(
