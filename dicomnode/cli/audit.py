@@ -15,10 +15,10 @@ app = typer.Typer(help="The audit chain.", no_args_is_help=True)
 @app.command()
 def verify(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Check every link of the chain; says intact, or the first break and its kind."""
-    from storage import audit  # noqa: PLC0415
+    from storage import audit_check  # noqa: PLC0415
 
     _, ledger = open_data(config)
-    verdict = audit.verify(ledger.data_dir)
+    verdict = audit_check.verify(ledger.data_dir)
     broken = verdict.first_break
     if as_json:
         show_json(

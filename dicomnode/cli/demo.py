@@ -160,11 +160,11 @@ def _show_results(pacs: StandInPacs, data_dir: Path, sample: Path, folder: Path)
 
 
 def _show_audit(data_dir: Path) -> None:
-    from storage import audit  # noqa: PLC0415
+    from storage import audit_check  # noqa: PLC0415
     from storage.db import open_ledger  # noqa: PLC0415
 
     ledger = open_ledger(data_dir)
-    verdict = audit.verify(data_dir)
+    verdict = audit_check.verify(data_dir)
     ledger.close()
     if not verdict.intact:
         raise DemoError(f"the audit chain is broken: {verdict.first_break}")

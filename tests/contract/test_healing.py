@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import audit
+from storage import audit_check
 from storage.scrub import Scrub, findings, summary
 from tests.contract.conftest import Node
 from tests.contract.wire import Wire
@@ -50,4 +50,4 @@ def test_an_object_that_is_sent_again_heals_the_stored_one(
     assert node.files() == [node.receiver.store.path(event["object_key"])]
     assert send() == 0
     assert len(node.files()) == len(node.events("object.restored")) == 1
-    assert audit.verify(node.data_dir).intact
+    assert audit_check.verify(node.data_dir).intact

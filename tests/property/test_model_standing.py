@@ -14,7 +14,7 @@ from config.errors import ModelError, UsageError
 from config.schema import Settings
 from dicomnode.work import life
 from dicomnode.work.models import make_registry
-from storage import audit, versions
+from storage import audit_check, versions
 from storage.db import Ledger, open_ledger
 from storage.records import AuditEvent, ModelVersion
 from storage.versions import Step
@@ -137,4 +137,4 @@ def test_the_version_promoted_last_serves(
 
 
 def test_the_chain_of_all_these_commands_is_intact(ledger: Ledger) -> None:
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact

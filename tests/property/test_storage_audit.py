@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from storage import audit
+from storage import audit, audit_check
 from storage.audit import COLUMNS, GENESIS, HEAD_FILE, event_hash
 from storage.db import FILE_NAME, Ledger, open_ledger
 
@@ -149,7 +149,7 @@ def test_no_tampering_leaves_the_chain_intact(
         raw.commit()
     # What was noted is the first COUNT events; only events behind them may have come.
     assume(after[:COUNT] != before)
-    verdict = audit.verify(ledger.data_dir)
+    verdict = audit_check.verify(ledger.data_dir)
     ledger.close()
     assert not verdict.intact
     assert verdict.first_break is not None

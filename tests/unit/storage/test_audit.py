@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from config.errors import AuditError
-from storage import audit
-from storage.audit import COLUMNS, GENESIS, HEAD_FILE, Break, event_hash
+from storage import audit, audit_check
+from storage.audit import COLUMNS, GENESIS, HEAD_FILE, event_hash
+from storage.audit_check import Break
 from storage.db import Ledger
 from storage.records import AuditEvent
 from tests.storage_rows import append_events, in_processes, tamper
@@ -31,7 +32,7 @@ def fill(ledger: Ledger, count: int = COUNT) -> None:
 @pytest.fixture
 def filled(ledger: Ledger) -> Ledger:
     fill(ledger)
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
     return ledger
 
 
@@ -41,7 +42,7 @@ def row(seq: int) -> dict[str, Any]:
 
 
 def found_in(ledger: Ledger) -> Break:
-    verdict = audit.verify(ledger.data_dir)
+    verdict = audit_check.verify(ledger.data_dir)
     assert not verdict.intact
     assert verdict.first_break is not None
     return verdict.first_break
@@ -78,7 +79,7 @@ def relinked(first: int) -> list[tuple[str, Sequence[Any]]]:
 
 
 def test_a_new_chain_is_intact_and_empty(ledger: Ledger) -> None:
-    verdict = audit.verify(ledger.data_dir)
+    verdict = audit_check.verify(ledger.data_dir)
     assert (verdict.events, verdict.head, verdict.intact) == (0, None, True)
 
 
@@ -89,7 +90,7 @@ def test_processes_that_append_at_once_give_one_gapless_chain(ledger: Ledger) ->
     assert sorted(event["object"] for event in events) == sorted(
         f"p{process}:{number}" for process in range(4) for number in range(40)
     )
-    verdict = audit.verify(ledger.data_dir)
+    verdict = audit_check.verify(ledger.data_dir)
     assert verdict.intact
     assert (verdict.events, verdict.head) == (160, audit.HeadFile(ledger.data_dir).read())
 
@@ -97,7 +98,7 @@ def test_processes_that_append_at_once_give_one_gapless_chain(ledger: Ledger) ->
 def test_several_events_of_one_transaction_follow_one_another(ledger: Ledger) -> None:
     with ledger.transaction() as change:
         assert [change.audit("test.event", object=str(n)) for n in range(3)] == [1, 2, 3]
-    assert audit.verify(ledger.data_dir).events == 3
+    assert audit_check.verify(ledger.data_dir).events == 3
     first, second, third = audit.events()
     assert (first["prev_hash"], second["prev_hash"]) == (GENESIS, first["hash"])
     assert third["prev_hash"] == second["hash"] == event_hash(second)
@@ -247,7 +248,7 @@ def test_an_edited_row_with_its_hash_made_anew_is_found(filled: Ledger) -> None:
 @pytest.mark.parametrize("left", [COUNT - 1, COUNT - 4, 1, 0])
 def test_a_tail_that_was_cut_off_is_found(filled: Ledger, left: int) -> None:
     tamper(filled.data_dir, ("DELETE FROM audit_event WHERE seq > ?", (left,)))
-    verdict = audit.verify(filled.data_dir)
+    verdict = audit_check.verify(filled.data_dir)
     assert verdict.events == left
     assert (found_in(filled).kind, found_in(filled).seq) == ("cut off", left + 1)
 
@@ -295,14 +296,14 @@ def test_a_crash_between_commit_and_noted_head_leaves_the_chain_intact(ledger: L
     fresh = head.read_bytes()
     fill(ledger, 3)
     head.write_bytes(fresh)  # the very first events committed, their head never noted
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
     fill(ledger, 3)
     older = head.read_bytes()
     fill(ledger, 3)
     head.write_bytes(older)
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
     fill(ledger, 1)
-    verdict = audit.verify(ledger.data_dir)
+    verdict = audit_check.verify(ledger.data_dir)
     assert (verdict.intact, verdict.events) == (True, 10)
     assert audit.HeadFile(ledger.data_dir).read() == verdict.head
 
@@ -322,11 +323,11 @@ def test_an_unreadable_head_is_an_error_and_stays_one(filled: Ledger, content: b
     (filled.data_dir / HEAD_FILE).write_bytes(content)
     fill(filled, 1)
     with pytest.raises(AuditError, match="unreadable"):
-        audit.verify(filled.data_dir)
+        audit_check.verify(filled.data_dir)
     (filled.data_dir / HEAD_FILE).unlink()
     (filled.data_dir / HEAD_FILE).mkdir()
     with pytest.raises(AuditError, match="cannot be read: Is a directory"):
-        audit.verify(filled.data_dir)
+        audit_check.verify(filled.data_dir)
 
 
 def test_a_head_that_cannot_be_noted_does_not_undo_what_was_committed(
@@ -340,7 +341,7 @@ def test_a_head_that_cannot_be_noted_does_not_undo_what_was_committed(
     assert "could not be noted" in caplog.text
     path.rmdir()
     path.write_bytes(content)
-    verdict = audit.verify(filled.data_dir)
+    verdict = audit_check.verify(filled.data_dir)
     assert (verdict.intact, verdict.events) == (True, COUNT + 1)
 
 
@@ -351,7 +352,7 @@ def test_detail_is_canonical_json_and_keeps_its_types(ledger: Ledger) -> None:
     (event,) = audit.events()
     assert json.loads(event["detail"]) == detail
     assert event["detail"].startswith('{"a":[1,"1",true,1.5],"n":9007199254740991,"z":null,"é"')
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
 
 
 @pytest.mark.parametrize(
@@ -365,7 +366,7 @@ def test_what_json_cannot_hold_is_refused_with_its_transaction(
     with pytest.raises(AuditError, match="canonical JSON"), ledger.transaction() as change:
         change.audit("test.event", object="x", detail=detail)
     assert not list(audit.events())
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
 
 
 def test_the_head_is_written_for_its_owner_only(filled: Ledger) -> None:

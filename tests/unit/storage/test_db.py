@@ -18,7 +18,7 @@ import pytest
 from peewee import SqliteDatabase
 
 from config.errors import DatabaseVersionError, StaleStateError, StorageError
-from storage import attempts, audit, db, dispatch, overview, studies
+from storage import attempts, audit, audit_check, db, dispatch, overview, studies
 from storage.announced_records import ProcedureStep
 from storage.db import FAILURES, FILE_NAME, Change, Ledger, open_ledger
 from storage.record import Record
@@ -312,7 +312,7 @@ def test_a_transaction_that_fails_leaves_nothing_behind(ledger: Ledger) -> None:
     with pytest.raises(ZeroDivisionError):
         move(ledger, job, "running", then=lambda change: 1 // 0, attempt=1, owner="me")
     assert list(audit.events()) == before
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
     # The row object is as it was, so that the caller can go on with it.
     assert (job.state, job.attempt, job.owner) == ("queued", 0, None)
     move(ledger, job, "running", attempt=1, owner="me")
@@ -332,7 +332,7 @@ def test_a_transaction_inside_another_is_refused(ledger: Ledger) -> None:
     with pytest.raises(StorageError, match="inside another"):
         move(ledger, job, "running", then=lambda change: overview.set_fact(ledger, "a", "1"))
     assert list(audit.events()) == before
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
 
 
 def test_a_ledger_whose_tables_were_taken_by_another_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from itertools import chain
 
 import pytest
 
-from storage import audit, index, overview, studies
+from storage import audit, audit_check, index, overview, studies
 from storage.db import Ledger
 from storage.index import Kept, members_digest
 from storage.records import Association, Instance, Series, Study
@@ -80,7 +80,7 @@ def test_processes_with_the_same_instances_give_one_row_each(ledger: Ledger) -> 
     assert sorted(chain.from_iterable(answers)) == ["new"] * 25 + ["same"] * 75
     assert Instance.select().count() == 25
     assert not Instance.select().where(Instance.covered_by.is_null()).exists()
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
 
 
 @pytest.mark.feature("P26")

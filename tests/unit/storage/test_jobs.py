@@ -9,7 +9,7 @@ from itertools import chain
 import pytest
 
 from config.errors import StaleStateError, StorageError
-from storage import attempts, audit, dispatch, jobs, overview
+from storage import attempts, audit, audit_check, dispatch, jobs, overview
 from storage.attempts import BACKOFF, MAX_CRASHES
 from storage.db import Ledger
 from storage.records import Delivery, Job, Result
@@ -91,7 +91,7 @@ def test_processes_that_claim_at_once_get_each_job_once(ledger: Ledger) -> None:
     answers = in_processes(claim_jobs, ledger.data_dir, 4)
     assert sorted(chain.from_iterable(answers)) == [job.id for job in queued]
     assert {job.attempt for job in Job.select()} == {1}
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
 
 
 def test_a_stale_attempt_may_write_nothing(ledger: Ledger) -> None:

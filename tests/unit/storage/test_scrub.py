@@ -14,7 +14,7 @@ import pytest
 from config.errors import StorageError
 from dicomnode.work import scrubbing
 from dicomnode.work.scrubbing import scrub_until
-from storage import audit, index, scrub
+from storage import audit, audit_check, index, scrub
 from storage.db import Ledger
 from storage.index import Arrival, Kept
 from storage.objects import ObjectStore
@@ -279,7 +279,7 @@ def test_good_bytes_that_come_again_take_the_place_of_what_was_found(
     assert not damaged.exists()
     assert scrubber.round()
     assert findings() == {}
-    assert audit.verify(ledger.data_dir).intact
+    assert audit_check.verify(ledger.data_dir).intact
 
 
 def test_a_damaged_file_that_cannot_be_removed_is_tried_another_time(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from config.errors import StaleStateError, StorageError
-from storage import audit, dispatch, versions
+from storage import audit_check, dispatch, versions
 from storage.db import Ledger, open_ledger
 from storage.records import AuditEvent, Job, ModelVersion
 from storage.versions import Step
@@ -63,7 +63,7 @@ def test_a_version_goes_its_way_and_each_step_is_audited(ledger: Ledger, tmp_pat
     assert details[2]["cases"] == 1
     assert details[3]["serves"] == V1.reference
     assert details[3]["reason"] == "rolled back: lung@1.0.0 serves again"
-    assert audit.verify(tmp_path).intact
+    assert audit_check.verify(tmp_path).intact
 
 
 def test_only_the_moves_of_the_table_are_made(ledger: Ledger) -> None:
@@ -141,7 +141,7 @@ def test_of_commands_at_once_one_moves_it(ledger: Ledger, tmp_path: Path) -> Non
     assert sorted(outcomes) == ["moved", "stale", "stale", "stale"]
     assert stands(V2.reference) == "production"
     assert AuditEvent.select().where(AuditEvent.action == "model.production").count() == 1
-    assert audit.verify(tmp_path).intact
+    assert audit_check.verify(tmp_path).intact
 
 
 def promote_once(data_dir: Path, name: str, count: int, out: Connection) -> None:
