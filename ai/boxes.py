@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ai.tables import (
     Activation,
+    Band,
     Category,
     Concept,
     Index,
@@ -128,6 +129,6 @@ class ObjectTable(Table):
     description: Sentence
     severity: Probability = 0.0
     threshold: Probability | None = None
-    review: tuple[Probability, Probability] | None = None
+    review: Band | None = None
     site: Concept | None = None
     laterality: Laterality | None = None

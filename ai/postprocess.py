@@ -211,7 +211,13 @@ def channels_first(layout: str, tensor: NDArray[Any]) -> NDArray[Any]:
 
 
 def activate(scores: NDArray[Any], activation: Activation, axis: int) -> NDArray[Any]:
-    """Probabilities of scores; stable for large ones."""
+    """Probabilities of scores; stable for large ones.
+
+    Raises:
+        InferenceError: A softmax over a single score, which is 1 whatever the model says.
+    """
+    if activation == "softmax" and scores.shape[axis] == 1:
+        raise InferenceError("an output has one score, and a softmax of one is always 1")
     if activation == "sigmoid":
         small = np.exp(-np.abs(scores))
         return np.asarray(np.where(scores >= 0, 1 / (1 + small), small / (1 + small)))

@@ -15,9 +15,17 @@ _SCHEMES = r"SCT|DCM|RADLEX|LN|UCUM|FMA|NCIt|IBSI|UMLS|99[A-Z0-9_]{1,14}"
 # PS3.16 CID 244: left, right, right and left, unilateral.
 _SIDES = ("7771000", "24028007", "51440002", "66459002")
 
+
+def _band(band: tuple[float, float]) -> tuple[float, float]:
+    if band[0] > band[1]:
+        raise ValueError("a band is its lowest and its highest probability")
+    return band
+
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Band = Annotated[tuple[Probability, Probability], AfterValidator(_band)]
 Sentence = Annotated[str, Field(min_length=1, max_length=1024)]
 TensorName = Annotated[str, Field(min_length=1, max_length=256)]
 # Forward slashes only, no leading slash or dot, no way up: it becomes a path.

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
+from ai.boxes import ObjectTable
 from ai.manifest import parse_manifest
+from ai.outputs import Score
 from config.errors import ManifestError
 
 
@@ -117,6 +120,14 @@ def test_what_contradicts_itself_is_refused(
 ) -> None:
     assert old in manifest_text
     assert any(said in allowed for _, _, allowed in faults(manifest_text.replace(old, new)))
+
+
+@pytest.mark.parametrize("table", [Score, ObjectTable])
+def test_a_band_that_would_ask_for_no_look_at_all_is_refused(table: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        table.model_validate({"review": [0.6, 0.4]})
+    said = {error["loc"]: error["msg"] for error in refused.value.errors()}
+    assert "its lowest and its highest probability" in said["review",]
 
 
 @pytest.mark.feature("P07", "P11")

@@ -286,6 +286,13 @@ def test_probabilities_of_large_scores_do_not_overflow() -> None:
     assert activate(scores, "softmax", axis=0).tolist() == [0.0, 0.0, 1.0]
 
 
+@pytest.mark.feature("P07")
+def test_a_softmax_of_a_single_score_is_no_confidence() -> None:
+    alone = finding(score=SCORED["score"] | {"index": 0})
+    with pytest.raises(InferenceError, match="a softmax of one is always 1"):
+        found_in(image_plan(), [alone], {"s": np.array([-3.0])}, "trained")
+
+
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), cut=st.integers(0, 6), level=st.floats(-1e6, 1e6))
 def test_statistics_counted_by_blocks_equal_those_of_the_whole(
