@@ -113,6 +113,7 @@ class Journal:
         self._active: Segment | None = None
         self._free: list[Segment] = []
         self._full: list[Segment] = []
+        self._count = 0
         self._ended = False
 
     def append(self, finished: Sequence[tuple[Incoming, Arrival]]) -> list[Entry]:
@@ -194,7 +195,7 @@ class Journal:
 
     def is_whole(self) -> bool:
         """Whether it has all the segments it may have."""
-        return len(self.segments()) >= SEGMENTS
+        return self._count >= SEGMENTS
 
     def is_short(self) -> bool:
         """Whether so much lies in it that what comes may find no room."""
@@ -202,7 +203,7 @@ class Journal:
         left = len(self._free) * SEGMENT_BYTES
         if active is not None:
             left += SEGMENT_BYTES - active.at
-        return left < SHORT * len(self.segments()) * SEGMENT_BYTES
+        return left < SHORT * self._count * SEGMENT_BYTES
 
     def make_segment(self) -> None:
         """Write a new segment to the disk, zeros and all, and put it into use.
@@ -226,6 +227,7 @@ class Journal:
                 os.unlink(name, dir_fd=spool_fd)
                 raise
         self._free.append(Segment(number, fd))
+        self._count += 1
 
     def retire_old(self, now: float) -> None:
         """Stop writing to a segment whose first record has become old."""
@@ -298,6 +300,7 @@ class Journal:
                 os.close(segment.fd)
 
     def _remove(self, segment: Segment) -> None:
+        self._count -= 1
         os.close(segment.fd)
         with storage_errors("removing a segment of the intake journal"):
             os.unlink(segment_name(segment.number), dir_fd=self.run.spool_fd)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ from storage.runs import OBJECTS, SPOOL, Folder, Run
 from storage.segment import Buffer, Bytes
 
 _GIB = 1 << 30
+ROOM_SECONDS = 0.05
+"""How long room of a GiB above the mark is believed in: no disk is filled as fast."""
+
 _KEY = re.compile(r"[0-9a-f]{16}-[0-9]{4,9}/[0-9]{4,9}\.dcm")
 
 
@@ -55,6 +59,8 @@ class ObjectStore:
         self.spool = data_dir / SPOOL
         self._place = str(data_dir)  # looked at for each object
         self._min_free = min_free
+        self._room_until = 0.0
+        self._held: StorageError | None = None
         self._run: Run | None = None
         self._lock = threading.Lock()
 
@@ -234,15 +240,27 @@ class ObjectStore:
             room = os.statvfs(self._place)
         return room.f_bavail * room.f_frsize
 
+    def hold(self, why: StorageError | None) -> None:
+        """Have `check_room` refuse what comes, for this reason; None ends that."""
+        self._held = why
+
     def check_room(self) -> None:
-        """Refuse when the disk is below the free-space mark.
+        """Refuse when the disk is below the free-space mark, or the store is held.
 
         Raises:
             OutOfSpaceError: It is.
-            StorageError: The data folder is missing.
+            StorageError: The data folder is missing, or why the store is held.
         """
-        if self.spare_bytes() < 0:
+        if self._held is not None:
+            raise type(self._held)(str(self._held))
+        now = time.monotonic()
+        if now < self._room_until:
+            return
+        spare = self.spare_bytes()
+        if spare < 0:
             raise OutOfSpaceError("the disk is below its free-space mark")
+        if spare > _GIB:
+            self._room_until = now + ROOM_SECONDS
 
     def spare_bytes(self) -> int:
         """Bytes above the free-space mark; negative below it.

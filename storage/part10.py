@@ -6,6 +6,7 @@ data set's bytes exactly as they were received, so that any DICOM tool reads it.
 
 from __future__ import annotations
 
+import functools
 import struct
 
 from config.errors import NotDicomError
@@ -46,17 +47,21 @@ def file_head(
     Returns:
         The bytes that stand before the data set.
     """
-    group = b"".join(
-        (
-            _VERSION,
-            _element(0x0002, b"UI", sop_class_uid.encode("ascii")),
-            _element(0x0003, b"UI", sop_instance_uid.encode("ascii")),
-            _element(0x0010, b"UI", transfer_syntax_uid.encode("ascii")),
-            _TAIL,
-            _element(0x0016, b"AE", source_ae.encode("ascii")) if source_ae else b"",
-        )
+    before, after = _around(sop_class_uid, transfer_syntax_uid, source_ae)
+    instance = _element(0x0003, b"UI", sop_instance_uid.encode("ascii"))
+    length = len(before) + len(instance) + len(after)
+    return b"".join(
+        (_PREAMBLE, _GROUP_LENGTH.pack(*_GROUP_LENGTH_HEAD, length), before, instance, after)
     )
-    return _PREAMBLE + _GROUP_LENGTH.pack(*_GROUP_LENGTH_HEAD, len(group)) + group
+
+
+@functools.lru_cache(maxsize=256)
+def _around(sop_class_uid: str, transfer_syntax_uid: str, source_ae: str) -> tuple[bytes, bytes]:
+    """The group's elements before and after that of the instance: the same for many objects."""
+    after = _element(0x0010, b"UI", transfer_syntax_uid.encode("ascii")) + _TAIL
+    if source_ae:
+        after += _element(0x0016, b"AE", source_ae.encode("ascii"))
+    return _VERSION + _element(0x0002, b"UI", sop_class_uid.encode("ascii")), after
 
 
 def data_set_offset(head: bytes) -> int:

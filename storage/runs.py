@@ -48,6 +48,7 @@ class Run:
         self.objects = objects
         self.token, self.spool_fd = self._lock_spool(spool)
         self.spool = spool / self.token
+        self._place, self._locked = os.fspath(self.spool), os.fstat(self.spool_fd)
         # From before the first file: it is told of each write to that disk that failed since.
         self.objects_fd = os.open(objects, os.O_RDONLY | os.O_DIRECTORY)
         self._names = itertools.count()
@@ -141,7 +142,7 @@ class Run:
     def is_in_place(self) -> bool:
         """Whether the spool folder that is locked is the one that lies in the data folder."""
         try:
-            return os.path.samestat(os.stat(self.spool), os.fstat(self.spool_fd))
+            return os.path.samestat(os.stat(self._place), self._locked)
         except OSError:
             return False
 

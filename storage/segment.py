@@ -126,16 +126,11 @@ def seal_record(
     Returns:
         The record, whole blocks.
     """
-    meta = json.dumps(
-        [
-            arrival.sop_instance_uid,
-            arrival.sop_class_uid,
-            arrival.transfer_syntax_uid,
-            arrival.study_instance_uid,
-            arrival.series_instance_uid,
-            arrival.association_id,
-            arrival.received_at,
-        ]
+    # As JSON, which UIDs need no encoder for.
+    meta = (
+        f'["{arrival.sop_instance_uid}", "{arrival.sop_class_uid}", '
+        f'"{arrival.transfer_syntax_uid}", "{arrival.study_instance_uid}", '
+        f'"{arrival.series_instance_uid}", {arrival.association_id}, {arrival.received_at!r}]'
     ).encode()
     fixed = _RECORD.pack(
         _RECORD_MAGIC,

@@ -5,6 +5,7 @@ Command sets are implicit little endian (PS3.7 6.3.1); responses go out as one P
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def read_command(data: bytes) -> Command | None:
 
 def _number(values: dict[int, bytes], element: int) -> int | None:
     value = values.get(element, b"")
-    return int(_NUMBER.unpack(value)[0]) if len(value) == 2 else None
+    return int.from_bytes(value, "little") if len(value) == 2 else None
 
 
 def _uid(values: dict[int, bytes], element: int) -> str:
@@ -82,25 +83,42 @@ def _text(element: int, value: str, padding: bytes) -> bytes:
 
 def response(command: Command, context_id: int, answer: Answer) -> bytes:
     """The P-DATA-TF that answers a C-STORE-RQ or C-ECHO-RQ (PS3.7 9.3.1.2, 9.3.5.2)."""
-    field = command.field | 0x8000
-    # (0000,0100) Command Field, (0000,0120) Message ID Being Responded To, (0000,0800) Command
-    # Data Set Type, (0000,0900) Status.
-    numbers = ((0x0100, field), (0x0120, command.message_id), (0x0800, NO_DATA_SET))
-    fixed = b"".join(_ELEMENT.pack(0, tag, 2) + _NUMBER.pack(value) for tag, value in numbers)
-    body = b"".join(
-        (
-            _text(0x0002, command.sop_class_uid, b"\x00"),
-            fixed,
-            _ELEMENT.pack(0, 0x0900, 2) + _NUMBER.pack(answer.status),
-            _text(0x0902, answer.comment, b" ") if answer.comment else b"",
-            _text(0x1000, command.sop_instance_uid, b"\x00") if command.sop_instance_uid else b"",
-        )
+    instance = _text(0x1000, command.sop_instance_uid, b"\x00") if command.sop_instance_uid else b""
+    begin, end = _around(
+        command.field | 0x8000, command.sop_class_uid, context_id, answer, len(instance)
     )
-    group_length = _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body))
-    length = len(group_length) + len(body)
-    return (
-        PDU_HEADER.pack(P_DATA_TF, 0, length + 6)
-        + PDV_HEADER.pack(length + 2, context_id, IS_COMMAND | IS_LAST)
-        + group_length
-        + body
+    return begin + _NUMBER.pack(command.message_id) + end + instance
+
+
+@functools.lru_cache(maxsize=256)
+def _around(
+    field: int, sop_class_uid: str, context_id: int, answer: Answer, more: int
+) -> tuple[bytes, bytes]:
+    """A response up to the Message ID Being Responded To, and from there to the last element.
+
+    It is the same for one object after the other.
+
+    Args:
+        field: Command Field.
+        sop_class_uid: Affected SOP Class UID.
+        context_id: Presentation context.
+        answer: Its status and comment.
+        more: Bytes of the element that comes last.
+    """
+    # (0000,0100) Command Field, (0000,0120) Message ID Being Responded To
+    begin = _text(0x0002, sop_class_uid, b"\x00") + _us(0x0100, field) + _ELEMENT.pack(0, 0x0120, 2)
+    # (0000,0800) Command Data Set Type, (0000,0900) Status, (0000,0902) Error Comment
+    end = _us(0x0800, NO_DATA_SET) + _us(0x0900, answer.status)
+    if answer.comment:
+        end += _text(0x0902, answer.comment, b" ")
+    body = len(begin) + _NUMBER.size + len(end) + more
+    group_length = _ELEMENT.pack(0, 0, 4) + struct.pack("<I", body)
+    length = len(group_length) + body
+    heads = PDU_HEADER.pack(P_DATA_TF, 0, length + 6) + PDV_HEADER.pack(
+        length + 2, context_id, IS_COMMAND | IS_LAST
     )
+    return heads + group_length + begin, end
+
+
+def _us(element: int, value: int) -> bytes:
+    return _ELEMENT.pack(0, element, 2) + _NUMBER.pack(value)
