@@ -9,6 +9,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("machine", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("machine")
 
 _FEATURE = re.compile(r"[PF][0-9]{2}")
 
