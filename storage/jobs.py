@@ -16,7 +16,7 @@ from storage.db import Change, Ledger
 from storage.outbox import NewResult
 from storage.records import Instance, Job, Result, Series
 
-RESULT_FORMAT = 3  # raised whenever the encoding of results changes
+RESULT_FORMAT = 4  # raised whenever the encoding of results changes
 
 Priority = Literal["stat", "routine"]
 

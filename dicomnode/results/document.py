@@ -198,24 +198,6 @@ def referenced_series(instances: Sequence[Dataset], keyword: str) -> list[Datase
     return items
 
 
-def referenced_studies(instances: Sequence[Dataset]) -> list[Dataset]:
-    """Items of a sequence of evidence (PS3.3 Table 10-4), one a study.
-
-    Args:
-        instances: The objects referred to, of any studies.
-    """
-    by_study: dict[str, list[Dataset]] = {}
-    for each in instances:
-        by_study.setdefault(str(each.StudyInstanceUID), []).append(each)
-    studies = []
-    for uid, members in by_study.items():
-        study = Dataset()
-        study.StudyInstanceUID = uid
-        study.ReferencedSeriesSequence = referenced_series(members, "ReferencedSOPSequence")
-        studies.append(study)
-    return studies
-
-
 def reference(instance: Dataset) -> Dataset:
     """A reference to one SOP instance (PS3.3 Table 10-11)."""
     item = Dataset()

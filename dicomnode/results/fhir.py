@@ -66,7 +66,7 @@ def build_fhir(
         ),
         *observations,
         (names.patient, _patient(source)),
-        (names.study, _study(sources, built, names)),
+        (names.study, _study((*sources, *provenance.others), built, names)),
         (names.device, _device(provenance)),
     ]
     bundle = {
@@ -236,7 +236,8 @@ def _human_name(group: str) -> Resource:
 def _study(sources: Sequence[Dataset], built: Mapping[str, Dataset], names: _Names) -> Resource:
     source = sources[0]
     series: dict[str, dict[str, Dataset]] = {}
-    for each in (*sources, *built.values()):
+    of_study = (each for each in sources if each.StudyInstanceUID == source.StudyInstanceUID)
+    for each in (*of_study, *built.values()):
         members = series.setdefault(stated(each, "SeriesInstanceUID"), {})
         members.setdefault(stated(each, "SOPInstanceUID"), each)
     resource: Resource = {

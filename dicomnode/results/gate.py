@@ -48,7 +48,7 @@ from dicomnode.results.picture_check import (
 from dicomnode.results.proof import Check, GateFinding, ProofContext
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.readback import compare_segmentation
-from dicomnode.results.references import check_known, check_references
+from dicomnode.results.references import check_evidence, check_known, check_references
 from dicomnode.results.report_check import (
     check_template,
     compare_report,
@@ -147,6 +147,7 @@ _EVERY: Final[tuple[Check, ...]] = (
     _structure,
     _references,
     check_known,
+    check_evidence,
     check_identity,
     check_meanings,
     _label,

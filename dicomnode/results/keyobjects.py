@@ -15,8 +15,8 @@ from dicomnode.results.document import (
     add_request,
     image_reference,
     new_result,
-    referenced_series,
 )
+from dicomnode.results.evidence import add_evidence
 from dicomnode.results.provenance import WARNING, Provenance, code_item, plain
 from dicomnode.results.regions import is_located, key_slices
 
@@ -52,10 +52,7 @@ def build_key_objects(
     shown = [sources[index] for index in key_slices(answer, len(sources))]
     result.ReferencedPerformedProcedureStepSequence = []
     add_request(result, sources[0])
-    study = Dataset()
-    study.StudyInstanceUID = result.StudyInstanceUID
-    study.ReferencedSeriesSequence = referenced_series(shown, "ReferencedSOPSequence")
-    result.CurrentRequestedProcedureEvidenceSequence = [study]
+    add_evidence(result, shown)
     result.ValueType = "CONTAINER"
     result.ConceptNameCodeSequence = [code_item(codes.OF_INTEREST)]
     result.ContinuityOfContent = "SEPARATE"

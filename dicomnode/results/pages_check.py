@@ -41,7 +41,8 @@ def check_pages(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding
         text = "the document is not marked UNVERIFIED"
         yield GateFinding("label", "PS3.3 C.24.2", text)
     referred = items_of(dataset, "SourceInstanceSequence")
-    _, wrong = source_indices(referred, known_images(context.sources))
+    known = known_images((*context.sources, *context.provenance.others))
+    _, wrong = source_indices(referred, known)
     yield from wrong
     length = int(dataset.get("EncapsulatedDocumentLength") or 0)
     document = bytes(dataset.get("EncapsulatedDocument") or b"")

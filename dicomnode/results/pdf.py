@@ -86,7 +86,10 @@ def build_encapsulated_pdf(
     result.ConceptNameCodeSequence = [code_item(codes.IMAGING_REPORT)]
     result.VerificationFlag = "UNVERIFIED"
     result.SourceInstanceSequence = [
-        reference(each) for each in {str(each.SOPInstanceUID): each for each in sources}.values()
+        reference(each)
+        for each in {
+            str(each.SOPInstanceUID): each for each in (*sources, *provenance.others)
+        }.values()
     ]
     result.MIMETypeOfEncapsulatedDocument = "application/pdf"
     result.EncapsulatedDocumentLength = len(document)

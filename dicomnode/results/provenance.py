@@ -69,7 +69,8 @@ class Provenance:
         software_version: Version of the node.
         model: The model that answered.
         series_number_base: Series numbers of results start here.
-        pertinent: Header data sets of objects of earlier studies that the model was given too.
+        others: Header data sets of what the model was given beside its primary input, of the same
+            study or of earlier ones; each image or frame once.
 
     Raises:
         ValueError: `created` has no zone.
@@ -82,7 +83,7 @@ class Provenance:
     software_version: str
     model: ModelFacts
     series_number_base: int = 9000
-    pertinent: tuple[Dataset, ...] = ()
+    others: tuple[Dataset, ...] = ()
 
     def __post_init__(self) -> None:
         if self.created.tzinfo is None:

@@ -12,7 +12,8 @@ from pydicom.uid import ParametricMapStorage
 from ai.types import Answer, Finding, Saliency, Volume
 from dicomnode.results import codes
 from dicomnode.results.anatomy import body_part, frame_anatomy
-from dicomnode.results.document import new_result, referenced_series
+from dicomnode.results.document import new_result
+from dicomnode.results.evidence import add_instance_references
 from dicomnode.results.multiframe import (
     add_dimensions,
     add_frame_groups,
@@ -72,7 +73,7 @@ def build_saliency(
     result.RecognizableVisualFeatures = "NO"
     result.ImageComments = plain(saliency.method)
     result.AcquisitionContextSequence = []
-    result.ReferencedSeriesSequence = referenced_series(sources, "ReferencedInstanceSequence")
+    add_instance_references(result, sources, provenance)
     add_dimensions(result, provenance, "saliency", volume, segmented=False)
     shared = shared_groups(volume, sources[0])
     shared.setdefault("PixelMeasuresSequence", [Dataset()])  # mandatory, with nothing to say

@@ -17,7 +17,8 @@ from pydicom.uid import SegmentationStorage
 
 from ai.types import Answer, Segment, Volume
 from dicomnode.results import codes
-from dicomnode.results.document import new_result, referenced_series
+from dicomnode.results.document import new_result
+from dicomnode.results.evidence import add_instance_references
 from dicomnode.results.multiframe import (
     add_dimensions,
     add_frame_groups,
@@ -128,7 +129,7 @@ def new_segmentation(
     result.SegmentSequence = [
         _segment_item(segment, answer, provenance) for segment in answer.segments
     ]
-    result.ReferencedSeriesSequence = referenced_series(sources, "ReferencedInstanceSequence")
+    add_instance_references(result, sources, provenance)
     return result
 
 

@@ -8,6 +8,7 @@ Comprehensive SR (A.35.3), which says that it stands in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, Final
 
 import highdicom.sr as hd
@@ -22,11 +23,11 @@ from dicomnode.results.document import (
     add_request,
     image_references,
     new_result,
-    referenced_series,
-    referenced_studies,
 )
+from dicomnode.results.evidence import add_evidence
 from dicomnode.results.groups import measurement_groups, remark
 from dicomnode.results.provenance import WARNING, Provenance, code_item, plain
+from dicomnode.results.subject import date_of
 
 _CONTAINS: Final = hd.RelationshipTypeValues.CONTAINS
 _ACQUISITION: Final = hd.RelationshipTypeValues.HAS_ACQ_CONTEXT
@@ -135,14 +136,7 @@ def new_report(
     result.ReferencedPerformedProcedureStepSequence = []
     result.PerformedProcedureCodeSequence = []
     add_request(result, sources[0])
-    # PS3.3 C.17.2.3: every instance the content tree names.
-    study = Dataset()
-    study.StudyInstanceUID = result.StudyInstanceUID
-    study.ReferencedSeriesSequence = referenced_series([*sources, *cited], "ReferencedSOPSequence")
-    result.CurrentRequestedProcedureEvidenceSequence = [study]
-    if provenance.pertinent:
-        # The same clause: evidence of other requested procedures.
-        result.PertinentOtherEvidenceSequence = referenced_studies(provenance.pertinent)
+    add_evidence(result, (*sources, *provenance.others, *cited))
     return result
 
 
@@ -217,7 +211,7 @@ def _add_content(
     *context, measurements = root.ContentSequence
     result.ContentSequence = [
         *context,
-        _image_library(sources),
+        _image_library(sources, provenance.others),
         measurements,
         _evaluations(answer, provenance, remarks),
     ]
@@ -232,11 +226,26 @@ def _procedures(source: Dataset) -> list[Code]:
     return [codes.PROCEDURES.get(source.get("Modality", ""), codes.IMAGING_PROCEDURE)]
 
 
-def _image_library(sources: Sequence[Dataset]) -> Dataset:
-    # TID 1600 to 1602: what all images share stands once, at the group.
-    first = sources[0]
+def _image_library(sources: Sequence[Dataset], others: Sequence[Dataset]) -> Dataset:
+    # TID 1600: a group a series, that of the primary input first.
+    by_series: dict[str, list[Dataset]] = {}
+    for each in others:
+        by_series.setdefault(str(each.SeriesInstanceUID), []).append(each)
+    own = sources[0].StudyInstanceUID
+    groups = [_library_group(each, own) for each in (sources, *by_series.values())]
+    return container(codes.IMAGE_LIBRARY, groups)
+
+
+def _library_group(images: Sequence[Dataset], study_instance_uid: str) -> Dataset:
+    # TID 1601 and 1602: what all images share stands once, at the group.
+    first = images[0]
     modality = codes.MODALITIES.get(first.get("Modality", ""), codes.MODALITIES["OT"])
     items = [hd.CodeContentItem(codes.MODALITY, modality, _ACQUISITION)]
+    earlier = date_of(first, "StudyDate") if first.StudyInstanceUID != study_instance_uid else ""
+    if earlier:
+        items.append(
+            hd.DateContentItem(codes.STUDY_DATE, date.fromisoformat(earlier), _ACQUISITION)
+        )
     if first.get("FrameOfReferenceUID"):
         uid = first.FrameOfReferenceUID
         items.append(hd.UIDRefContentItem(codes.FRAME_OF_REFERENCE, uid, _ACQUISITION))
@@ -245,8 +254,8 @@ def _image_library(sources: Sequence[Dataset]) -> Dataset:
         (codes.PIXEL_DATA_COLUMNS, first.Columns),
     ):
         items.append(hd.NumContentItem(name, size, codes.PIXELS, relationship_type=_ACQUISITION))
-    items.extend(image_item(referred) for referred in image_references(sources))
-    return container(codes.IMAGE_LIBRARY, [container(codes.IMAGE_LIBRARY_GROUP, items)])
+    items.extend(image_item(referred) for referred in image_references(images))
+    return container(codes.IMAGE_LIBRARY_GROUP, items)
 
 
 def _evaluations(answer: Answer, provenance: Provenance, remarks: Sequence[str]) -> Dataset:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +17,7 @@ from ai.package import Package
 from ai.types import Answer
 from config.errors import GateError, SeriesError
 from config.kinds import ContentCheck
+from dicomnode.frames import frame_number
 from dicomnode.results.bundle import Predecessor, Sources, build_bundle
 from dicomnode.results.gate import prove
 from dicomnode.results.provenance import ModelFacts, Provenance
@@ -139,8 +139,7 @@ def analyse(
         }
         series = loaded[package.manifest.input.role]
     _check_inputs(package, loaded)
-    earlier = [loaded[role].headers for role in _priors(package) if role in loaded]
-    provenance = replace(provenance, pertinent=tuple(chain.from_iterable(earlier)))
+    provenance = replace(provenance, others=_beside(package, loaded))
     volumes = {role: entry.volume for role, entry in loaded.items()}
     with _timed(seconds, "content"):
         judgement = judge(package, loaded, content, burned_in)
@@ -161,6 +160,20 @@ def analyse(
     if findings:
         raise GateError([str(finding) for finding in findings])
     return Analysis(series, answer, results, seconds, judgement)
+
+
+def _beside(package: Package, loaded: Mapping[str, LoadedSeries]) -> tuple[Dataset, ...]:
+    """Headers of the images that the model is given beside those of its primary input."""
+    roles = [spec.role for spec in package.manifest.inputs if spec.role in loaded]
+    # Two inputs may be of one series, or parts of one object.
+    images = {_place(header): header for role in roles for header in loaded[role].headers}
+    for header in loaded[package.manifest.input.role].headers:
+        del images[_place(header)]
+    return tuple(images.values())
+
+
+def _place(header: Dataset) -> tuple[str, int | None]:
+    return str(header.SOPInstanceUID), frame_number(header)
 
 
 def _priors(package: Package) -> list[str]:

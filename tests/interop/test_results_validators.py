@@ -6,8 +6,6 @@ What is listed as known is what a validator says of a correct object, with the r
 from __future__ import annotations
 
 import subprocess
-from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from tests.unit.dicomnode.results.cases import (
     cr_case,
     ct_case,
     single_image_segment_case,
+    with_others,
     written,
 )
 
@@ -27,6 +26,7 @@ pytestmark = pytest.mark.tools
 KNOWN_PIXELMED = {
     # dciodvfy forbids Laterality where it is not known to be a paired structure.
     "ct seg": ("GeneralSeriesModule/Laterality",),
+    "compared seg": ("GeneralSeriesModule/Laterality",),
     # Its copy of CID 100 is older than the radiography code; and it counts regions over all groups
     # of the report: one planar group makes it judge the whole-image groups as planar too.
     "cr sr": (
@@ -44,13 +44,8 @@ KNOWN_PIXELMED = {
 
 
 def compared_case() -> Case:
-    """The model was given an earlier study too."""
-    case = ct_case()
-    earlier = [deepcopy(source) for source in case.sources]
-    for source in earlier:
-        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
-            setattr(source, keyword, f"{source[keyword].value}.7")
-    return replace(case, provenance=replace(case.provenance, pertinent=tuple(earlier)))
+    """The model was given another series and an earlier study too."""
+    return with_others(ct_case())
 
 
 CASES = {
@@ -61,7 +56,7 @@ CASES = {
 }
 OBJECTS = [
     *("ct sr", "ct seg", "cr sr", "segment of one image sr", "segment of one image seg"),
-    "compared sr",
+    *("compared sr", "compared seg"),
 ]
 
 

@@ -6,6 +6,7 @@ The phantom is asymmetric along all three axes, so that no flip, shift or swap g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -288,3 +289,17 @@ def with_saliency(case: Case) -> Case:
         "By what the score falls when a place is hidden.",
     )
     return replace(case, answer=replace(case.answer, saliency=saliency))
+
+
+def with_others(case: Case) -> Case:
+    """The case with two inputs more: a series of the same study and one of an earlier study."""
+    beside = [deepcopy(source) for source in case.sources]
+    earlier = [deepcopy(source) for source in case.sources]
+    for source in beside:
+        source.SeriesInstanceUID += ".5"
+        source.SOPInstanceUID += ".5"
+    for source in earlier:
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            setattr(source, keyword, f"{source[keyword].value}.7")
+        source.StudyDate = "20250304"
+    return replace(case, provenance=replace(case.provenance, others=(*beside, *earlier)))

@@ -248,8 +248,16 @@ def test_the_model_gets_its_inputs_and_the_results_lie_in_the_primary(
     assert (job.state, job.reason) == ("ready", None)
     seg = next(result for result in jobs.results_of(job) if result.kind == "seg")
     written = dcmread(node.store.path(seg.object_key))
-    (source,) = written.ReferencedSeriesSequence
-    assert source.SeriesInstanceUID == series_of(t1)
+    primary, beside = written.ReferencedSeriesSequence
+    assert [primary.SeriesInstanceUID, beside.SeriesInstanceUID] == [
+        series_of(t1),
+        series_of(flair),
+    ]
+    sources = {
+        frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        for frame in written.PerFrameFunctionalGroupsSequence
+    }
+    assert sources == {image.SOPInstanceUID for image in t1}
     assert written.NumberOfFrames == len(t1)
     worker.close()
     node.close()
