@@ -38,4 +38,4 @@ def pixel_length_fault(
     wanted = (wanted_bits + 7) // 8
     if length in (wanted, wanted + wanted % 2):
         return None
-    return f"the pixel data is {length} bytes long, its attributes ask for {wanted}"
+    return f"pixel data has {length} bytes, its attributes want {wanted}"

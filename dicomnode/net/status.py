@@ -32,9 +32,17 @@ class Answer:
         return self.status == 0
 
     def because(self, detail: str) -> Answer:
-        """The same status with a comment of this one case, cut to what the element holds."""
+        """The same status with a comment of this one case, in what the element holds.
+
+        The place in the bytes goes first, then whole words: half a number would say another one.
+        """
         text = detail.encode("ascii", "replace").decode("ascii").replace("\\", "/")
-        return replace(self, comment=text[:MAX_COMMENT])
+        if len(text) > MAX_COMMENT:
+            text = text.partition(" (at byte ")[0]
+        if len(text) > MAX_COMMENT:
+            whole, _, _ = text[: MAX_COMMENT + 1].rpartition(" ")
+            text = whole or text[:MAX_COMMENT]
+        return replace(self, comment=text)
 
 
 STORED = Answer(0x0000, "", "PS3.7 Annex C", "stored")

@@ -192,7 +192,7 @@ REFUSALS = {
     "wrong pixels": (
         0xC000,
         b"".join((parts(Coding()) | {"pixels": Coding().pixels(50)}).values()),
-        "the pixel data is 50 bytes long",
+        "pixel data has 50 bytes",
     ),
     "implicit as explicit": (0xC000, ct("1.2.840.10008.1.2"), "value representation"),
     "bytes after": (0xC000, ct() + b"\x00\x01", "ends inside"),

@@ -31,6 +31,20 @@ def test_a_comment_of_any_text_is_one_ascii_line_value(text: str) -> None:
     assert "\\" not in comment
 
 
+@pytest.mark.parametrize(
+    ("text", "comment"),
+    [
+        ("the data set ends (at byte 37)", "the data set ends (at byte 37)"),
+        ("a" * 50 + " (at byte 1234567)", "a" * 50),
+        ("of " * 19 + "1234567890", ("of " * 19).strip()),
+        ("of " * 20 + "1234", "of " * 20 + "1234"),
+        ("a" * 70, "a" * 64),
+    ],
+)
+def test_a_comment_is_never_cut_within_a_number(text: str, comment: str) -> None:
+    assert status.MALFORMED.because(text).comment == comment
+
+
 @pytest.mark.feature("P36")
 @pytest.mark.parametrize(
     ("code", "accepted"),
