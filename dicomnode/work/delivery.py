@@ -25,7 +25,7 @@ from dicomnode.net.scu import (
 from dicomnode.net.status import accepted_by_peer
 from dicomnode.results.bundle import chain
 from dicomnode.results.write import SENDABLE, as_accepted
-from storage import outbox
+from storage import fallback, outbox
 from storage.db import Ledger
 from storage.objects import ObjectStore
 from storage.outbox import Patience
@@ -164,7 +164,7 @@ class Courier:
                 outbox.lost(self._ledger, row, "the stored result is missing or damaged")
             return None
         others = []
-        for result in outbox.stand_ins(row, chain(row.wanted)):
+        for result in fallback.stand_ins(row, chain(row.wanted)):
             with contextlib.suppress(InputError):  # one that cannot be read stands in for nothing
                 others.append((result, self._facts(result)))
         return _Parcel(row, facts, others)
@@ -175,7 +175,7 @@ class Courier:
     def _note_kinds(self, link: Link, parcels: Sequence[_Parcel]) -> None:
         forms = [form for parcel in parcels for form in _forms(parcel)]
         taken = {result.kind: self._takes(link, facts) for result, facts in forms}
-        outbox.note_kinds(self._ledger, self._name, taken)
+        fallback.note_kinds(self._ledger, self._name, taken)
 
     def _answered(self, link: Link, parcel: _Parcel, destination: DestinationSettings) -> bool:
         """Send one object, or the best form of it that is taken; whether one was."""
@@ -247,7 +247,7 @@ class Courier:
             result, parcel.facts = parcel.others.pop(0)
             if not self._takes(link, parcel.facts):
                 continue
-            if not outbox.fall_back(self._ledger, parcel.row, result, why):
+            if not fallback.send_instead(self._ledger, parcel.row, result, why):
                 why = f"{why}; {result.kind}, which would stand in for it, is sent anyway"
                 break
             log.info(

@@ -23,7 +23,7 @@ from dicomnode.work.lettering import BurnedIn, LetteringCheck
 from dicomnode.work.outcome import outcome_of
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, software_version
 from dicomnode.work.switches import node_id
-from storage import attempts, jobs, outbox
+from storage import attempts, fallback, jobs
 from storage.db import Ledger
 from storage.nudge import nudge
 from storage.objects import ObjectStore
@@ -49,7 +49,7 @@ def kinds_to_build(wanted: Mapping[str, Sequence[str]]) -> set[str]:
     """
     kinds: set[str] = set()
     for name, asked in wanted.items():
-        taken = outbox.accepted_kinds(name)
+        taken = fallback.accepted_kinds(name)
         for kind in asked:
             for form in chain(kind):
                 kinds.add(form)

@@ -18,7 +18,7 @@ from dicomnode.results.withdrawal import rejected_by
 from dicomnode.work import corrections
 from dicomnode.work.delivery import Courier
 from dicomnode.work.worker import Worker
-from storage import audit, jobs, outbox
+from storage import audit, fallback, jobs, outbox
 from storage.records import Delivery, Instance, Job, Rejection, Result, Series
 from tests import factories
 from tests.unit.dicomnode.work.conftest import AT_ONCE, Node, job_states
@@ -51,7 +51,7 @@ class Way:
         self.node.configure(**options)
         self.pacs = pacs
         # It is known to take these, so that nothing is made to stand in for them.
-        outbox.note_kinds(self.worker.ledger, "pacs", {"seg": True, "sr": True})
+        fallback.note_kinds(self.worker.ledger, "pacs", {"seg": True, "sr": True})
 
     def run(self) -> None:
         self.node.step()

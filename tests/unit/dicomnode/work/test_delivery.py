@@ -23,7 +23,7 @@ from dicomnode.net.standin import StandInPacs
 from dicomnode.results.write import deflated
 from dicomnode.work.delivery import Courier
 from dicomnode.work.execute import kinds_to_build
-from storage import attempts, audit, dispatch, outbox, overview
+from storage import attempts, audit, dispatch, fallback, overview
 from storage.db import Ledger, open_ledger
 from storage.objects import ObjectStore
 from storage.outbox import NewResult
@@ -107,7 +107,7 @@ def test_what_is_not_taken_falls_back_and_the_others_go_on(out: Outbox, tmp_path
         "seg": ("seg", "accepted", None),
         "sr": ("sr-basic", "accepted", f"sr: {NOT_TAKEN}"),
     }
-    assert outbox.accepted_kinds("pacs") == {"seg", "sr-basic"}
+    assert fallback.accepted_kinds("pacs") == {"seg", "sr-basic"}
     actions = [event["action"] for event in audit.events()]
     assert actions.count("delivery.fell_back") == 1
 
@@ -203,6 +203,6 @@ def test_forms_that_may_stand_in_are_made_until_one_is_known_to_be_taken(
     wanted = {"pacs": ("sr", "seg")}
     chains = {"sr", "sr-comprehensive", "sr-basic", "seg", "overlay"}
     assert kinds_to_build(wanted) == chains
-    outbox.note_kinds(out.ledger, "pacs", {"sr": False, "sr-comprehensive": True, "seg": True})
+    fallback.note_kinds(out.ledger, "pacs", {"sr": False, "sr-comprehensive": True, "seg": True})
     assert kinds_to_build(wanted) == {"sr", "sr-comprehensive", "seg"}
     assert kinds_to_build(wanted | {"desk": ("sr",)}) == chains - {"overlay"}
