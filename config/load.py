@@ -254,6 +254,8 @@ def _in_file(loc: tuple[str | int, ...], kind: str, raw: Any) -> _Path:
 
 
 def _quoted(path: _Path, raw: Any) -> str:
+    if (schema_at(path) or {}).get("hidden"):
+        return "a value that is not shown"
     for part in path:
         raw = raw[part]
     text = toml_value(raw)

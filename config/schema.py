@@ -31,6 +31,7 @@ from config.kinds import (
     in_words,
 )
 from config.watch import AlertSettings, WatchSettings
+from config.web import WebSettings
 
 # In no order; what each is and what stands in for it: docs/results.md.
 ResultKind = Literal[
@@ -365,18 +366,6 @@ class DestinationSettings(Section):
         description="Failures it answers to one result before that is given up; 0 never.",
     )
     tls: DestinationTlsSettings | None = None
-
-
-class WebSettings(Section):
-    """``[web]``: health and metrics over HTTP."""
-
-    enabled: bool = Field(True, description="Serve HTTP at all.", json_schema_extra=RESTART)
-    bind: Address = Field(
-        "127.0.0.1", description="Address the HTTP port listens on.", json_schema_extra=RESTART
-    )
-    port: Port = Field(
-        8080, description="The HTTP port; 0 takes a free one.", json_schema_extra=RESTART
-    )
 
 
 # What runs where no file says otherwise; medai_node.toml says the same.

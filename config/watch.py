@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -57,6 +58,11 @@ class WatchSettings(Section):
     keep_runs: int = Field(
         500000, ge=100, description="Runs whose scores and times are kept at most, the newest."
     )
+    shadow_days: Annotated[float, Field(ge=0, le=3650)] = Field(
+        30,
+        description="Days that result objects of shadow runs are kept, which nobody is sent; "
+        "0: for ever. What was counted of them stays.",
+    )
     accept_codes: tuple[CodedConcept, ...] = Field(
         ("122775:DCM", "410605003:SCT"),
         description="Codes of an assessment that comes back as SR which say a finding is right.",
@@ -87,6 +93,11 @@ class WebhookSettings(Section):
 
     name: Name = Field(description="What status and audit call it.")
     url: HttpUrl = Field(description="Where they are posted; redirections are not followed.")
+    ca: Path | None = Field(
+        None,
+        description="CA certificates, PEM, that its certificate must come from; left out, those "
+        "that this machine trusts.",
+    )
 
 
 class MailSettings(Section):
@@ -96,6 +107,11 @@ class MailSettings(Section):
     host: Host = Field(description="Host name or address of the mail server.")
     port: TcpPort = Field(25, description="Its port.")
     starttls: bool = Field(False, description="Ask for TLS, and send nothing without it.")
+    ca: Path | None = Field(
+        None,
+        description="CA certificates, PEM, that its certificate must come from; left out, those "
+        "that this machine trusts.",
+    )
     sender: MailAddress = Field(description="Who the mail is from.")
     recipients: tuple[MailAddress, ...] = Field(min_length=1, description="Who gets it.")
 
@@ -150,10 +166,17 @@ class AlertSettings(Section):
     mail: tuple[MailSettings, ...] = ()
 
     def channel_faults(self) -> Iterator[tuple[str, str, str]]:
-        """Find doubled names: key, what was found, what is allowed."""
+        """Find doubled names, and a CA where no TLS is: key, what was found, what is allowed."""
         for kind in ("syslog", "webhooks", "mail"):
             names = [entry.name for entry in getattr(self, kind)]
             for index, name in enumerate(names):
                 if name in names[:index]:
                     key = f"alerts.{kind}.{index}.name"
                     yield key, f"the name {name!r} a second time", "names are unique"
+        for index, webhook in enumerate(self.webhooks):
+            if webhook.ca is not None and not webhook.url.startswith("https:"):
+                yield f"alerts.webhooks.{index}.ca", "a CA for plain http", "it goes with https"
+        for index, server in enumerate(self.mail):
+            if server.ca is not None and not server.starttls:
+                key = f"alerts.mail.{index}.ca"
+                yield key, "a CA for mail without TLS", "it goes with starttls = true"

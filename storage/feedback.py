@@ -26,9 +26,9 @@ class Said:
     Attributes:
         verdict: One of `VERDICTS`.
         finding: Name of the finding, empty for the whole answer.
-        source: ``command``, ``assessment``, ``verification`` or ``rejection note``.
+        source: ``command``, ``api``, ``assessment``, ``verification`` or ``rejection note``.
         said_by: A role, never a name.
-        document_uid: SOP Instance UID of the object that said it; empty for a command.
+        document_uid: SOP Instance UID of the object that said it; empty where none did.
     """
 
     verdict: str

@@ -94,9 +94,20 @@ def channel_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
     return settings.alerts.channel_faults()
 
 
-CHECKS: Sequence[Check] = (rule_faults, channel_faults)
-START_CHECKS: Sequence[Check] = (*CHECKS, partial(model_faults, usable=False), certificate_faults)
-ALL_CHECKS: Sequence[Check] = (*CHECKS, partial(model_faults, usable=True), certificate_faults)
+def token_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Tokens that share a name, or would pass in the clear."""
+    return settings.web.token_faults()
+
+
+def secret_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Secrets that cannot be read or used."""
+    return settings.web.secret_faults()
+
+
+CHECKS: Sequence[Check] = (rule_faults, channel_faults, token_faults)
+_FILES: Sequence[Check] = (certificate_faults, secret_faults)
+START_CHECKS: Sequence[Check] = (*CHECKS, partial(model_faults, usable=False), *_FILES)
+ALL_CHECKS: Sequence[Check] = (*CHECKS, partial(model_faults, usable=True), *_FILES)
 
 
 def read_settings(config: Path | None, checks: Sequence[Check] = CHECKS) -> Settings:

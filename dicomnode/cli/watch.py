@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -22,7 +21,6 @@ from dicomnode.cli.common import (
 )
 
 _ALERT_COLUMNS = ("state", "rule", "subject", "since_at", "count", "reason")
-_ROLE = re.compile(r"[a-z][a-z0-9 _-]{0,31}")
 
 
 def figures(
@@ -100,25 +98,11 @@ def feedback(
     config: ConfigFile = None,
 ) -> None:
     """Note what a radiologist says of a job's answer, or of one finding in it."""
-    from storage import feedback as desk  # noqa: PLC0415
-    from storage import figures as kept  # noqa: PLC0415
-    from storage.records import Job  # noqa: PLC0415
+    from dicomnode.work import spoken  # noqa: PLC0415
 
     _, ledger = open_data(config)
-    if not _ROLE.fullmatch(by):
-        raise UsageError("a role is up to 32 small letters, digits, spaces, _ and -")
-    job = Job.get_or_none(Job.id == number)
-    if job is None:
-        raise UsageError(f"there is no job {number}")
-    if not kept.is_recorded(number):
-        raise UsageError(f"job {number} is {job.state} and has no answer to speak of")
-    names = kept.findings_of(number)
-    if finding is not None and finding not in names:
-        listed = ", ".join(names) or "none"
-        raise UsageError(f"job {number} has no such finding; its findings: {listed}")
-    word = desk.Said(verdict=verdict, finding=finding or "", source="command", said_by=by)
-    with ledger.transaction() as change:
-        desk.add(change, job, [word], actor=operator())
+    job = spoken.answered(str(number))
+    spoken.say(ledger, job, verdict, finding=finding, by=by, source="command", actor=operator())
     about = f"{finding!r} of " if finding else ""
     say(f"Noted: {verdict} for {about}job {number}, {job.model}.")
 

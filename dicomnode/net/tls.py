@@ -64,6 +64,10 @@ def tls_faults(settings: Settings) -> Iterator[Found]:
     for number, destination in enumerate(settings.destinations):
         if destination.tls is not None:
             yield from _destination_faults(f"destinations.{number}.tls", destination.tls)
+    for kind, entries in (("webhooks", settings.alerts.webhooks), ("mail", settings.alerts.mail)):
+        for number, entry in enumerate(entries):
+            if entry.ca is not None:
+                yield from _ca_faults(f"alerts.{kind}.{number}.ca", entry.ca)
 
 
 def server_faults(tls: TlsSettings, *, dates: bool = True) -> Iterator[Found]:

@@ -2,7 +2,7 @@
 
 ``/health/live`` says that the process runs, ``/health/ready`` whether the node can do its work and
 what keeps it from it, ``/health`` both and the alerts that are raised, ``/metrics`` the node's
-numbers for Prometheus. Nothing here names a patient or an instance. Errors are problem details
+numbers for Prometheus. Nothing of that names a patient or an instance. Errors are problem details
 (RFC 9457).
 """
 
@@ -20,10 +20,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicomnode.web.metrics import Exposition, Figures
+from dicomnode.web.problem import problem, refused
 
 Problems = Callable[[], Sequence[str]]
 Alerts = Callable[[], Sequence[Mapping[str, Any]]]
@@ -40,7 +41,12 @@ _HEADERS = {
 _MOST_REQUESTS = 64
 
 
-def create_app(problems: Problems, figures: Figures, alerts: Alerts = lambda: ()) -> Starlette:
+def create_app(
+    problems: Problems,
+    figures: Figures,
+    alerts: Alerts = lambda: (),
+    api: Sequence[BaseRoute] = (),
+) -> Starlette:
     """The application.
 
     Args:
@@ -48,6 +54,7 @@ def create_app(problems: Problems, figures: Figures, alerts: Alerts = lambda: ()
             ready. Called in a worker thread at each request.
         figures: The node's numbers, called in a worker thread at each scrape.
         alerts: What is wrong though the node works, as plain values; called like `problems`.
+        api: What is served beside, to those who bear a token.
     """
     exposition = Exposition(figures)
 
@@ -62,7 +69,7 @@ def create_app(problems: Problems, figures: Figures, alerts: Alerts = lambda: ()
     def ready(request: Request) -> Response:
         found = list(problems())
         if found:
-            return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "The node is not ready.", found)
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, "The node is not ready.", found)
         return JSONResponse({"status": "ready"})
 
     def metrics(request: Request) -> Response:
@@ -75,9 +82,10 @@ def create_app(problems: Problems, figures: Figures, alerts: Alerts = lambda: ()
             Route("/health/live", live),
             Route("/health/ready", ready),
             Route("/metrics", metrics),
+            *api,
         ],
         middleware=[Middleware(_SecurityHeaders)],
-        exception_handlers={HTTPException: _refused, Exception: _failed},
+        exception_handlers={HTTPException: refused, Exception: _failed},
     )
 
 
@@ -128,31 +136,9 @@ class _SecurityHeaders:
         await self.app(scope, receive, with_headers)
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    status = HTTPStatus(error.status_code if isinstance(error, HTTPException) else 500)
-    headers = error.headers if isinstance(error, HTTPException) else None
-    return _problem(status, status.description or status.phrase, headers=headers)
-
-
 def _failed(request: Request, error: Exception) -> Response:
     # Starlette raises the error again once this is sent, and the server logs it.
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    response = _problem(status, "The node could not answer; its log says why.")
+    response = problem(status, "The node could not answer; its log says why.")
     response.headers.update(_HEADERS)  # this answer passes no middleware
     return response
-
-
-def _problem(
-    status: HTTPStatus,
-    detail: str,
-    problems: Sequence[str] = (),
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    body = {"type": "about:blank", "title": status.phrase, "status": status, "detail": detail}
-    more = {"problems": list(problems)} if problems else {}
-    return JSONResponse(
-        {**body, **more},
-        status_code=status,
-        headers=headers,
-        media_type="application/problem+json",
-    )

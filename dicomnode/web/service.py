@@ -17,7 +17,9 @@ from config.errors import StorageError
 from config.schema import Settings
 from dicomnode.net.tls import server_faults
 from dicomnode.web.app import create_app, serve
+from dicomnode.web.feedback import feedback_routes
 from dicomnode.web.metrics import Figure
+from dicomnode.web.tokens import Bearers
 from dicomnode.web.watching import MOST_ALERTS, watch_figures
 from dicomnode.work.devices import loaded_models
 from storage import alerts, overview, scrub
@@ -41,6 +43,8 @@ def problems(settings: Settings, data_dir: Path) -> list[str]:
     except OSError:
         return found or ["the data folder is not the one of the running node"]
     failing = state["failing"]
+    if why := state.get("waits"):
+        found.append(f"objects and jobs of before the start wait, and all new ones: {why}")
     found += [f"process {name} is down and is being restarted" for name in failing]
     return [*found, *_certificate_problems(settings)]
 
@@ -142,12 +146,13 @@ def run_web(
         stop: Readable, or closed at the other side, when the process is to end.
         ready: Gets the port that answers.
     """
-    open_ledger(data_dir)
+    ledger = open_ledger(data_dir)
     store = ObjectStore(data_dir, min_free=settings.storage.min_free)
     app = create_app(
         lambda: problems(settings, data_dir),
         lambda: figures(settings, data_dir, store),
         raised_alerts,
+        feedback_routes(Bearers(settings.web.tokens), ledger) if settings.web.tokens else (),
     )
     threading.Thread(target=_end_when_told, args=(stop,), daemon=True).start()
     serve(app, listening, ready.send)

@@ -11,11 +11,11 @@ from pydicom.dataset import Dataset
 from config.errors import InputError, MalformedError, StorageError
 from config.watch import WatchSettings
 from dicomnode.results.provenance import made_here
-from dicomnode.results.uids import result_uid
 from dicomnode.results.verdicts import Assessment, VerdictCodes, assessment_of, statements
 from dicomnode.results.withdrawal import rejected_by
 from dicomnode.series.headers import read_header
-from storage import feedback, figures
+from dicomnode.work.spoken import tracked
+from storage import feedback
 from storage.db import Ledger
 from storage.feedback import Said
 from storage.objects import ObjectStore
@@ -119,10 +119,7 @@ class FeedbackDesk:
 def _assessed(found: Assessment, jobs: Mapping[str, Job]) -> Iterable[tuple[Job, list[Said]]]:
     distinct = {job.id: job for job in jobs.values()}
     for job in distinct.values():
-        names = {
-            result_uid(job.identity, f"tracking/{name}"): name
-            for name in figures.findings_of(job.id)
-        }
+        names = tracked(job)
         said = []
         for word in found.words:
             # A word on the whole of several answers does not say which of them it means.
