@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -42,12 +43,19 @@ def _bound(send: Callable[[Any, Message], None], entry: Any) -> Callable[[Messag
         try:
             send(entry, message)
         except (OSError, http.client.HTTPException) as error:  # also those of mail servers
-            # A server's own words may be anything: the system's are repeated alone.
-            said = isinstance(error, OSError) and error.errno and error.strerror
-            why = said or type(error).__name__
-            raise PeerError(f"{entry.name} did not take an alert: {why}") from error
+            raise PeerError(f"{entry.name} did not take an alert: {_why(error)}") from error
 
     return told
+
+
+def _why(error: Exception) -> str:
+    """A server's own words may be anything: the system's are repeated alone."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or type(error).__name__}"
+    said = isinstance(error, OSError) and error.errno and error.strerror
+    return said or type(error).__name__
 
 
 def sentence(message: Message) -> str:
@@ -83,7 +91,7 @@ def send_webhook(entry: WebhookSettings, message: Message) -> None:
     port = address.port
     connection: http.client.HTTPConnection
     if address.scheme == "https":
-        context = ssl.create_default_context()
+        context = _trusting(entry.ca)
         connection = http.client.HTTPSConnection(
             host, port, timeout=TIMEOUT_SECONDS, context=context
         )
@@ -116,7 +124,7 @@ def send_mail(entry: MailSettings, message: Message) -> None:
     mail.set_content("\n".join([sentence(message), "", *facts, ""]))
     with smtplib.SMTP(entry.host, entry.port, timeout=TIMEOUT_SECONDS) as server:
         if entry.starttls:
-            server.starttls(context=ssl.create_default_context())
+            server.starttls(context=_trusting(entry.ca))
         server.send_message(mail)
 
 
@@ -125,6 +133,20 @@ _SENDERS: Final[dict[str, Callable[[Any, Message], None]]] = {
     "webhooks": send_webhook,
     "mail": send_mail,
 }
+
+
+def _trusting(ca: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or later with a server whose name its certificate holds (RFC 9325 3.1, 6.1).
+
+    Args:
+        ca: Whom the certificate must come from; None: whom this machine trusts.
+    """
+    context = ssl.create_default_context(cafile=ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca is not None:
+        # As for destinations: what lies in that file is trusted itself, whoever signed it.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _line(text: str) -> str:

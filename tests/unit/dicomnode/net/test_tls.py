@@ -182,3 +182,37 @@ tls = { ca = "ca.pem", certificate = "node.pem" }
     assert said[0].startswith("medai_node.toml:2: node.tls.certificate: found a certificate in ")
     assert said[1].startswith("medai_node.toml:8: peers.0.certificate: found a fingerprint, but")
     assert said[2].startswith("medai_node.toml:15: destinations.0.tls.private_key: found nothing")
+
+
+def test_the_ca_of_those_who_are_told_is_looked_at_too(
+    authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    path = tmp_path / "medai_node.toml"
+    path.write_text(
+        """\
+[[alerts.webhooks]]
+name = "on call"
+url = "http://alerts.example/"
+ca = "ca.pem"
+
+[[alerts.mail]]
+name = "physics"
+host = "mail.example"
+sender = "medai@hospital.example"
+recipients = ["physics@hospital.example"]
+ca = "empty.pem"
+"""
+    )
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {}, ALL_CHECKS)
+    said = [str(fault).partition(": ")[2] for fault in raised.value.faults]
+    assert said == [
+        "alerts.webhooks.0.ca: found a CA for plain http; it goes with https",
+        "alerts.mail.0.ca: found a CA for mail without TLS; it goes with starttls = true",
+    ]
+    path.write_text(path.read_text().replace("http:", "https:") + "starttls = true\n")
+    with pytest.raises(SettingsError) as raised:
+        load_settings(path, {}, ALL_CHECKS)
+    (fault,) = raised.value.faults
+    assert str(fault).startswith("medai_node.toml:11: alerts.mail.0.ca: found no certificate in ")

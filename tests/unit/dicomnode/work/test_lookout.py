@@ -30,7 +30,8 @@ from storage.figures import NUMBER
 from storage.objects import ObjectStore
 from storage.records import AuditEvent, Instance, Job
 from storage.watch_records import Alert, Baseline, Drift, Notice, Run, Score, StageTime
-from tests.alert_servers import WebhookServer
+from tests.alert_servers import MailServer, WebhookServer, over_tls, speaking_tls
+from tests.certificates import Authority
 from tests.storage_rows import some_jobs
 
 MODEL, DIGEST = "ct-tissue@1.0.0", "d" * 64
@@ -317,6 +318,33 @@ def test_a_webhook_that_fails_at_first_gets_the_alert_once_and_then_its_end(plac
     ]
     assert [each["id"] for each in server.taken] == ["node-1", "node-2"]
     assert {row.state for row in Notice.select()} == {"sent"}
+
+
+@pytest.mark.feature("P30", "P47")
+@pytest.mark.parametrize("kind", ["mail", "webhooks"])
+def test_an_alert_waits_until_the_server_shows_a_certificate_that_is_trusted(
+    kind: str, place: Place, tmp_path: Path
+) -> None:
+    some_jobs(place.ledger, 1)
+    Job.update(created_at=Job.created_at - 1000).execute()
+    authority = Authority(tmp_path)
+    tls = speaking_tls(authority.issue("other", host="elsewhere.example"))
+    with MailServer(tls) if kind == "mail" else WebhookServer(tls=tls) as server:
+        lookout = place.with_settings(alerts=over_tls(kind, server.port, authority.path))
+        lookout.look()
+        lookout.send()
+        (notice,) = Notice.select()
+        assert (notice.state, notice.attempt) == ("waiting", 1)
+        assert "its certificate is not trusted: Hostname mismatch" in notice.reason
+        assert server.taken == []
+        renewed = authority.issue("server")
+        tls.load_cert_chain(renewed.certificate, renewed.private_key)
+        lookout.send()
+        assert server.taken == []  # not yet: it is tried later
+        Notice.update(not_before=0.0).execute()
+        lookout.send()
+        assert len(server.taken) == 1
+    assert [row.state for row in Notice.select()] == ["sent"]
 
 
 def test_a_message_for_one_who_left_the_settings_waits(place: Place) -> None:

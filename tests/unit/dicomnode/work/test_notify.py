@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,15 @@ import pytest
 from config.errors import PeerError
 from config.watch import AlertSettings
 from dicomnode.work.notify import channels
-from tests.alert_servers import MailServer, SyslogServer, WebhookServer
+from tests.alert_servers import (
+    MailServer,
+    SyslogServer,
+    WebhookServer,
+    mail,
+    over_tls,
+    speaking_tls,
+)
+from tests.certificates import Authority
 
 RAISED: dict[str, Any] = {
     "id": "node-7",
@@ -42,11 +51,6 @@ def webhook(server: WebhookServer) -> dict[str, Any]:
 def syslog(server: SyslogServer, transport: str) -> dict[str, Any]:
     entry = {"name": "siem", "host": "127.0.0.1", "port": server.port, "transport": transport}
     return {"syslog": (entry,)}
-
-
-def mail(port: int, **more: Any) -> dict[str, Any]:
-    who = {"sender": "medai@hospital.example", "recipients": ("a@b.example", "c@d.example")}
-    return {"mail": ({"name": "physics", "host": "127.0.0.1", "port": port, **who, **more},)}
 
 
 @pytest.mark.feature("F18", "P47")
@@ -130,3 +134,74 @@ def test_nothing_is_mailed_in_the_clear_where_tls_is_asked_for() -> None:
     ):
         tell(RAISED, **mail(server.port, starttls=True))
     assert server.taken == []
+
+
+SERVERS = {"mail": MailServer, "webhooks": WebhookServer}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.mark.feature("F18")
+@pytest.mark.parametrize("kind", SERVERS)
+def test_an_alert_goes_over_tls_to_one_whom_the_sites_own_ca_signed(
+    kind: str, authority: Authority
+) -> None:
+    with SERVERS[kind](tls=speaking_tls(authority.issue("server"))) as server:
+        tell(RAISED, **over_tls(kind, server.port, authority.path))
+    assert len(server.taken) == 1
+    if isinstance(server, MailServer):
+        assert [line.split()[0].upper() for line in server.in_clear] == ["EHLO", "STARTTLS"]
+        assert "Subject: MEDAI: drift raised" in server.taken[0]
+    else:
+        assert server.taken == [RAISED]
+
+
+@pytest.mark.feature("F18", "P47")
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("its own", {"host": "elsewhere.example"}, "Hostname mismatch"),
+        ("its own", {"days": (-30, -1)}, "certificate has expired"),
+        ("another", {}, "unable to get local issuer certificate"),
+        ("the system's", {}, "unable to get local issuer certificate"),
+    ],
+    ids=["another name", "expired", "another CA", "a CA that the system does not know"],
+)
+def test_a_server_that_is_not_trusted_is_told_nothing(
+    kind: str, case: tuple[str, dict[str, Any], str], authority: Authority, tmp_path: Path
+) -> None:
+    trusted, issued, why = case
+    others = Authority(tmp_path, "another").path
+    ca = {"its own": authority.path, "another": others, "the system's": None}[trusted]
+    with SERVERS[kind](tls=speaking_tls(authority.issue("wrong", **issued))) as server:
+        with pytest.raises(PeerError) as caught:
+            tell(RAISED, **over_tls(kind, server.port, ca))
+        said = "physics did not take an alert: its certificate is not trusted: "
+        assert str(caught.value).startswith(said + why)
+    assert server.taken == []
+    if isinstance(server, MailServer):
+        assert [line.split()[0].upper() for line in server.in_clear] == ["EHLO", "STARTTLS"]
+    else:
+        assert server.heard == []
+
+
+def test_a_server_that_speaks_no_tls_is_told_nothing(authority: Authority) -> None:
+    with (
+        WebhookServer() as server,
+        pytest.raises(PeerError, match=r"did not take an alert: TLS failed: \w+$"),
+    ):
+        tell(RAISED, **over_tls("webhooks", server.port, authority.path))
+    assert server.heard == []
+
+
+def test_a_ca_that_is_not_there_sends_nothing(tmp_path: Path, authority: Authority) -> None:
+    with (
+        WebhookServer(tls=speaking_tls(authority.issue("server"))) as server,
+        pytest.raises(PeerError, match="No such file or directory"),
+    ):
+        tell(RAISED, **over_tls("webhooks", server.port, tmp_path / "gone.pem"))
+    assert server.heard == []
