@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from config.errors import MedAIError, SettingsError, UsageError
-from dicomnode.cli import audit, demo, files, jobs, models, quarantine, run, settings, watch, work
+from dicomnode.cli import (
+    audit,
+    deliveries,
+    demo,
+    files,
+    jobs,
+    models,
+    quarantine,
+    run,
+    settings,
+    watch,
+    work,
+)
 
 DONE, ANSWER_IS_NO, WRONG_USE = 0, 1, 2
 
@@ -48,7 +60,7 @@ app.command("validate")(files.validate)
 app.command("status")(work.status)
 app.command("studies")(work.studies)
 app.add_typer(jobs.app, name="jobs")
-app.add_typer(work.deliveries_app, name="deliveries")
+app.add_typer(deliveries.app, name="deliveries")
 app.command("pause")(work.pause)
 app.command("resume")(work.resume)
 app.command("complete")(work.complete)

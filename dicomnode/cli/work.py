@@ -1,4 +1,4 @@
-"""What the node is doing, and how a person steps in: status, studies, deliveries, pause."""
+"""What the node is doing, and how a person steps in: status, studies, pause, resume, complete."""
 
 from __future__ import annotations
 
@@ -16,23 +16,7 @@ from dicomnode.cli.common import (
     say,
     say_breakers,
     show_json,
-    show_rows,
     shown,
-)
-
-deliveries_app = typer.Typer(help="Deliveries: list, retry.", no_args_is_help=False)
-
-_DELIVERY_COLUMNS = (
-    "id",
-    "job",
-    "kind",
-    "destination",
-    "state",
-    "attempt",
-    "created_at",
-    "finished_at",
-    "fell_back",
-    "reason",
 )
 
 
@@ -128,50 +112,6 @@ def studies(config: ConfigFile = None, limit: MostRows = 20, as_json: AsJson = F
                 say("    complete by {reason}: {evidence}".format(**series["complete"]))
             for said in series["announced"]:
                 say("    {source} announced {instances}, {here} are here".format(**said))
-
-
-@deliveries_app.callback(invoke_without_command=True)
-def deliveries(
-    context: typer.Context,
-    config: ConfigFile = None,
-    limit: MostRows = 20,
-    as_json: AsJson = False,
-) -> None:
-    """List the newest deliveries."""
-    from storage import overview  # noqa: PLC0415
-
-    if context.invoked_subcommand is not None:
-        return
-    open_data(config)
-    rows = overview.deliveries(limit)
-    if as_json:
-        show_json(rows)
-    else:
-        show_rows(rows, _DELIVERY_COLUMNS, "There is no delivery.")
-        say_breakers("Destination", overview.destinations(), closed=True)
-
-
-@deliveries_app.command("retry")
-def retry_delivery(
-    number: Annotated[int, typer.Argument(help="The delivery's number.")],
-    config: ConfigFile = None,
-) -> None:
-    """Send a refused or given up delivery again."""
-    from storage import outbox  # noqa: PLC0415
-    from storage.nudge import nudge  # noqa: PLC0415
-    from storage.records import Delivery  # noqa: PLC0415
-
-    _, ledger = open_data(config)
-    row = Delivery.get_or_none(Delivery.id == number)
-    if row is None:
-        raise UsageError(f"there is no delivery {number}")
-    if row.state not in ("refused", "dead"):
-        raise UsageError(
-            f"delivery {number} is {row.state}; only refused and dead ones are retried"
-        )
-    outbox.retry(ledger, row, operator())
-    nudge(ledger.data_dir, "worker")
-    say(f"Delivery {number} waits to go out again.")
 
 
 RouteName = Annotated[str | None, typer.Option("--route", help="Only this route's AI.")]
