@@ -7,7 +7,7 @@ from typing import Any
 
 from storage import source_counts
 from storage.db import Ledger
-from storage.records import Instance, Series, Study
+from storage.records import Instance, Job, Series, Study
 
 
 def current_instances_of(study_instance_uid: str) -> list[Instance]:
@@ -71,6 +71,39 @@ def settle(ledger: Ledger, quiet_seconds: float) -> int:
         for study in studies:
             change.move(study, "settled", reason=why_settled(study, quiet_seconds))
     return len(studies)
+
+
+def ask_again(ledger: Ledger, series_instance_uid: str, actor: str) -> bool:
+    """Ask that a series which no model answered be judged and routed again.
+
+    Returns:
+        False where there is none of that UID, or a live job on it has answered or may do so yet.
+    """
+    with ledger.transaction() as change:
+        series = Series.get_or_none(
+            (Series.series_instance_uid == series_instance_uid)
+            & Series.state.in_(["routed", "skipped"])
+        )
+        if series is None or _has_answer(series):
+            return False
+        reason = "it was asked for again"
+        if series.study.state == "settled":
+            change.move(series.study, "reopened", reason=reason)
+        change.move(series, "reopened", reason=reason, forced=True)
+        change.audit("series.asked_again", object=series.label(), actor=actor)
+        return True
+
+
+def _has_answer(series: Series) -> bool:
+    return bool(
+        Job.select()
+        .where(
+            (Job.series == series)
+            & (Job.mode == "live")
+            & Job.state.in_(["queued", "running", "validating", "ready"])
+        )
+        .exists()
+    )
 
 
 def why_settled(study: Study, quiet_seconds: float) -> str:

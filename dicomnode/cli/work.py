@@ -150,12 +150,18 @@ def complete(
     series: Annotated[str, typer.Argument(help="Series Instance UID.")],
     config: ConfigFile = None,
 ) -> None:
-    """Take a series as complete now, with the objects that are here."""
-    from storage import index  # noqa: PLC0415
+    """Take a series as it is now; one that no model answered goes to the models again."""
+    from storage import index, studies  # noqa: PLC0415
     from storage.nudge import nudge  # noqa: PLC0415
 
     _, ledger = open_data(config)
-    if not index.force(ledger, series, operator()):
-        raise UsageError("no series of that UID waits for its completeness")
+    if index.force(ledger, series, operator()):
+        said = "The series is taken as it is."
+    elif studies.ask_again(ledger, series, operator()):
+        said = "The series is judged and routed again."
+    else:
+        raise UsageError(
+            "no series of that UID waits for its completeness or has no answer of a model"
+        )
     nudge(ledger.data_dir, "worker")
-    say("The series is taken as it is.")
+    say(said)

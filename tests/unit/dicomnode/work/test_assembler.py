@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from config.schema import PeerSettings, RouteSettings
-from storage import index, jobs, overview
+from storage import attempts, index, jobs, overview, studies
 from storage.index import Kept
 from storage.records import AuditEvent, Instance, Job, Series, Study
 from tests import factories
@@ -181,6 +181,27 @@ def test_forced_is_taken_as_it_is(node: Node) -> None:
     assert node.step() == 1
     assert reasons_of("series.complete")[0].startswith("forced")
     node.release(association)
+
+
+@pytest.mark.feature("P43")
+def test_a_series_that_no_model_answered_goes_to_one_that_serves_now(node: Node) -> None:
+    lost = RouteSettings(name="CT", when={"Modality": "CT"}, model="not-there")
+    node.configure(routes=[lost])
+    node.receive(ct())
+    assert node.step() == 0
+    uid = only_series().series_instance_uid
+    assert (only_series().state, only_study().state) == ("skipped", "settled")
+    node.configure()
+    assert not studies.ask_again(node.ledger, "1.2.3", "person")
+    assert studies.ask_again(node.ledger, uid, "person")
+    assert node.step() == 1
+    assert (only_series().state, only_study().state) == ("routed", "settled")
+    assert not studies.ask_again(node.ledger, uid, "person")
+    (job,) = Job.select()
+    attempts.cancel(node.ledger, job, "person")
+    assert studies.ask_again(node.ledger, uid, "person")
+    assert node.step() == 0
+    assert job_states() == ["cancelled"]  # this very analysis: `jobs retry` queues it
 
 
 @pytest.mark.parametrize("title", ["SLOW", "*"])
