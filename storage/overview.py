@@ -178,6 +178,7 @@ _STAGES = {
     "job.failed": "failed",
     "job.superseded": "superseded",
     "job.cancelled": "cancelled",
+    "results.deleted": "results deleted",
     "delivery.sending": "delivering",
     "delivery.accepted": "delivered",
     "delivery.refused": "delivery failed",

@@ -25,7 +25,8 @@ def watch_figures(window_seconds: float) -> Iterator[Figure]:
     yield Figure(
         "medai_model_events_total",
         "What happened to a model: runs, findings, reviews (findings that ask for a human look), "
-        "empty (answers without a finding), skipped and failed jobs, and verdicts of radiologists.",
+        "empty (answers without a finding), skipped and failed jobs, verdicts of radiologists, "
+        "shadow runs, and result objects of those that were deleted.",
         {(model, what): float(n) for model, counts in counted for what, n in counts.items()},
         labels=("model", "what"),
         kind="counter",

@@ -21,6 +21,7 @@ from storage.alerts import Trouble
 from storage.db import Ledger
 from storage.objects import ObjectStore
 from storage.pruning import prune
+from storage.shadows import prune_shadows
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +98,9 @@ class Lookout:
             self._pruned_at = time.monotonic()
             keep = self._settings.watch
             prune(self._ledger, keep_days=keep.keep_days, keep_runs=keep.keep_runs)
+            gone = prune_shadows(self._ledger, self._store, keep_days=keep.shadow_days)
+            if gone:
+                log.info("shadows.pruned", results=gone)
 
     def send(self, stopping: threading.Event | None = None) -> None:
         """Send what is due; what is not taken is tried again later."""

@@ -28,11 +28,13 @@ from storage.breaker import DESTINATIONS, MODELS
 from storage.db import Ledger, open_ledger
 from storage.figures import NUMBER
 from storage.objects import ObjectStore
-from storage.records import AuditEvent, Instance, Job
+from storage.part10 import file_head
+from storage.pruning import DAY
+from storage.records import AuditEvent, Instance, Job, Result
 from storage.watch_records import Alert, Baseline, Drift, Notice, Run, Score, StageTime
 from tests.alert_servers import MailServer, WebhookServer, over_tls, speaking_tls
 from tests.certificates import Authority
-from tests.storage_rows import some_jobs
+from tests.storage_rows import CT, EXPLICIT, ready_job, some_jobs
 
 MODEL, DIGEST = "ct-tissue@1.0.0", "d" * 64
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -355,6 +357,21 @@ def test_a_message_for_one_who_left_the_settings_waits(place: Place) -> None:
     place.with_settings().send()
     (notice,) = Notice.select()
     assert (notice.state, notice.reason) == ("waiting", "it is no longer in the settings")
+
+
+@pytest.mark.parametrize("shadow_days", [30, 0])
+def test_results_of_shadow_runs_are_pruned_when_their_days_are_over(
+    shadow_days: float, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicomnode.work.lookout.PRUNE_SECONDS", 0.0)
+    (job,) = some_jobs(place.ledger, 1)
+    stored = place.store.put(file_head(CT, "2.25.1", EXPLICIT) + b"seg" * 20)
+    ready_job(place.ledger, job, kinds=("seg",), destinations=())
+    Job.update(mode="shadow").execute()
+    Result.update(object_key=stored.key, created_at=Result.created_at - 31 * DAY).execute()
+    place.with_settings(watch={"shadow_days": shadow_days}).look()
+    assert place.store.path(stored.key).exists() == (shadow_days == 0)
+    place.store.close()
 
 
 def test_a_rule_that_fails_does_not_silence_the_others(
