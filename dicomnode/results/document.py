@@ -13,6 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from dicomnode.frames import frame_number
+from dicomnode.lossy import is_lossy, lossy_method
 from dicomnode.results.provenance import Provenance, add_equipment, plain
 
 # PS3.3 C.7.1.1 Patient, C.7.2.1 General Study, C.7.2.2 Patient Study, C.7.1.3 and C.7.2.3
@@ -68,6 +69,9 @@ INHERITED: Final = (
     "ClinicalTrialTimePointID",
     "ClinicalTrialTimePointDescription",
 )
+
+LOSS: Final = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
+"""What images say of a loss beside the flag (PS3.3 C.7.6.1.1.5.1 and .2)."""
 
 _WIDEST_ZONE: Final = 14 * 60  # minutes, PS3.3 C.12.1.1.8
 
@@ -266,10 +270,22 @@ def add_request(result: Dataset, source: Dataset) -> None:
         result.ReferencedRequestSequence = items
 
 
-def add_lossy_compression(result: Dataset, sources: Sequence[Dataset]) -> None:
-    """Write what was ever lost of the pixels that an image is made of (PS3.3 C.7.6.1.1.5)."""
-    lossy = next((each for each in sources if each.get("LossyImageCompression") == "01"), None)
-    result.LossyImageCompression = "00" if lossy is None else "01"
-    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if lossy is not None and keyword in lossy:
-            setattr(result, keyword, lossy[keyword].value)
+def add_lossy_compression(result: Dataset, inputs: Sequence[Dataset]) -> None:
+    """Write what was ever lost of the pixels that an image is made of (PS3.3 C.7.6.1.1.5).
+
+    Ratio and method are those that a source states (C.8.20.2: required if present in the source
+    images); a method that none states is that of its transfer syntax.
+
+    Args:
+        result: Changed in place.
+        inputs: Headers of all images that it is derived from.
+    """
+    lossy = [each for each in inputs if is_lossy(each)]
+    result.LossyImageCompression = "01" if lossy else "00"
+    for keyword in LOSS:
+        stated = next((each for each in lossy if each.get(keyword)), None)
+        if stated is not None:
+            setattr(result, keyword, stated[keyword].value)
+    method = next(filter(None, map(lossy_method, lossy)), None)
+    if method is not None and "LossyImageCompressionMethod" not in result:
+        result.LossyImageCompressionMethod = method

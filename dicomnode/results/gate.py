@@ -33,7 +33,7 @@ from pydicom.uid import (
 
 from ai.types import Answer, Volume
 from config.errors import MalformedError, NotDicomError
-from dicomnode.results.document import INHERITED
+from dicomnode.results.document import INHERITED, LOSS
 from dicomnode.results.fallback_check import check_stands_in, compare_basic
 from dicomnode.results.labelling import check_algorithm, check_identity, check_label
 from dicomnode.results.labelmap import LABEL_MAP_SEGMENTATION_STORAGE
@@ -78,8 +78,6 @@ __all__ = [
 ]
 
 _REQUESTS: Final = ("RequestAttributesSequence", "ReferencedRequestSequence")
-# A source may say that it was compressed without saying how.
-_LOSSY: Final = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _UNREADABLE: Final = (
     AttributeError,
     BytesLengthException,
@@ -211,7 +209,7 @@ def _prove_one(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]
 def _inherited(sources: Sequence[Dataset]) -> Inherited:
     keywords = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
     uids = {str(source.get(keyword, "")) for source in sources for keyword in keywords}
-    return Inherited(frozenset((*INHERITED, *_REQUESTS, *_LOSSY)), frozenset(uids))
+    return Inherited(frozenset((*INHERITED, *_REQUESTS, *LOSS)), frozenset(uids))
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
+from dicomnode.lossy import is_lossy
 from dicomnode.results import codes
 from dicomnode.results.content import code_of, items_of, walk
-from dicomnode.results.document import INHERITED
+from dicomnode.results.document import INHERITED, LOSS
 from dicomnode.results.proof import GateFinding, ProofContext
 from dicomnode.results.provenance import WARNING, made_here
 from dicomnode.results.structure import is_report, is_segmentation
@@ -43,10 +44,21 @@ def check_identity(dataset: Dataset, context: ProofContext) -> Iterator[GateFind
             text = f"{keyword} is not the one this job gives"
             yield GateFinding("identity", "PS3.5 B.2", text)
     yield from _check_time(dataset, context)
-    lossy = any(str(each.get("LossyImageCompression")) == "01" for each in context.sources)
-    if lossy and "Rows" in dataset and str(dataset.get("LossyImageCompression")) != "01":
+    if "Rows" in dataset:
+        yield from _check_loss(dataset, context)
+
+
+def _check_loss(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]:
+    # PS3.3 C.8.20.2: what the source images state of their loss is passed on.
+    inputs = (*context.sources, *context.provenance.others)
+    lossy = [each for each in inputs if is_lossy(each)]
+    if lossy and str(dataset.get("LossyImageCompression")) != "01":
         text = "LossyImageCompression does not say what was done to the source"
         yield GateFinding("identity", "PS3.3 C.7.6.1.1.5", text)
+    for keyword in LOSS:
+        stated = {_comparable(each, keyword) for each in lossy if each.get(keyword)}
+        if stated and _comparable(dataset, keyword) not in stated:
+            yield GateFinding("identity", "PS3.3 C.8.20.2", f"{keyword} is not a source's")
 
 
 def _check_time(dataset: Dataset, context: ProofContext) -> Iterator[GateFinding]:

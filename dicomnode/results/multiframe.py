@@ -77,13 +77,20 @@ def plane_axes(source: Dataset) -> NDArray[np.float64]:
     return np.stack([orientation[3:] * between_rows, orientation[:3] * between_columns], axis=1)
 
 
-def add_image(result: Dataset, volume: Volume, sources: Sequence[Dataset], bits: int) -> None:
+def add_image(
+    result: Dataset,
+    volume: Volume,
+    sources: Sequence[Dataset],
+    provenance: Provenance,
+    bits: int,
+) -> None:
     """Write size and sample of the frames, lossy compression and request of the sources.
 
     Args:
         result: Changed in place; FrameOfReferenceUID leaves it where the volume has no place.
         volume: Gives rows and columns.
         sources: One a slice.
+        provenance: Gives the other inputs, which may have lost something, too.
         bits: Bits allocated.
     """
     result.SamplesPerPixel = 1
@@ -94,7 +101,7 @@ def add_image(result: Dataset, volume: Volume, sources: Sequence[Dataset], bits:
         for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
             result.pop(keyword, None)
         result.PatientOrientation = sources[0].get("PatientOrientation") or ""
-    add_lossy_compression(result, sources)
+    add_lossy_compression(result, (*sources, *provenance.others))
     request = sources[0].get("RequestAttributesSequence")
     if request:
         result.RequestAttributesSequence = list(request)

@@ -68,7 +68,7 @@ def build_overlay(
     result.ImageType = ["DERIVED", "SECONDARY"]
     result.ConversionType = "WSD"
     result.BurnedInAnnotation = "YES" if any(map(_may_name_patient, sources)) else "NO"
-    add_lossy_compression(result, sources)
+    add_lossy_compression(result, (*sources, *provenance.others))
     add_body_part(result, sources[0])
     result.PatientOrientation = ""
     result.SourceImageSequence = [_source_image(sources[index]) for index in shown]

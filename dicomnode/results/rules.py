@@ -16,6 +16,8 @@ from typing import Any, Final, Literal
 
 from pydicom.dataset import Dataset
 
+from dicomnode.lossy import loses
+
 Condition = Callable[[Dataset], bool]
 
 
@@ -87,10 +89,11 @@ def _rows(
     return tuple(Rule(tuple(path), name, type_, "", values, when) for *path, name in split)
 
 
-_LOSSY: Final = _rows(
-    "1",
-    "LossyImageCompressionRatio LossyImageCompressionMethod",
-    _equals("LossyImageCompression", "01"),
+# PS3.3 C.8.20.2: required if the instance itself has been compressed, or if the source images state
+# them, which is held against those where they are known (`labelling.check_identity`).
+_LOSSY: Final = (
+    *_rows("1", "LossyImageCompression", loses, allowed="01"),
+    *_rows("1", "LossyImageCompressionRatio LossyImageCompressionMethod", loses),
 )
 _SEGMENT: Final = "SegmentSequence"
 _AREA: Final = "DisplayedAreaSelectionSequence"
@@ -104,7 +107,6 @@ _MORE: Final[Mapping[str, tuple[Rule, ...]]] = {
     "general-image": (
         *_rows("2", "PatientOrientation", _lacks("FrameOfReferenceUID", "ImageOrientationPatient")),
         *_rows("3", "LossyImageCompression", allowed="00|01"),
-        *_rows("1", "LossyImageCompressionRatio", _equals("LossyImageCompression", "01")),
         *_rows("3", "BurnedInAnnotation", allowed="YES|NO"),
     ),
     "image-pixel": (

@@ -58,7 +58,7 @@ def build_saliency(
     )
     image_type = [*_TYPE, "VOLUME" if volume.affine is not None else "STATIC", "NONE"]
     result.ImageType = image_type
-    add_image(result, volume, sources, bits=32)
+    add_image(result, volume, sources, provenance, bits=32)
     if "FrameOfReferenceUID" not in result:  # PS3.3 A.75.3: mandatory here
         result.FrameOfReferenceUID = provenance.uid("saliency/frame of reference")
         result.PositionReferenceIndicator = ""

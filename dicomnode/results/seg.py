@@ -119,7 +119,7 @@ def new_segmentation(
         sources, provenance, sop_class_uid, kind, f"{model.name} {model.version} segmentation"
     )
     result.ImageType = ["DERIVED", "PRIMARY"]
-    add_image(result, volume, sources, bits)
+    add_image(result, volume, sources, provenance, bits)
     result.BitsStored = bits
     result.HighBit = bits - 1
     result.PixelRepresentation = 0

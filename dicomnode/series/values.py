@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut
 
 from config.errors import SeriesError
+from dicomnode.lossy import loses
 from dicomnode.series.geometry import Reason
 from dicomnode.series.headers import count, number, text, value
 from dicomnode.series.kinds import Kind, kind_of
@@ -66,7 +67,7 @@ def meaning_of(headers: Sequence[Dataset]) -> Meaning:
         for name, holds in (
             ("mr", modality == "MR"),
             ("colour", any(map(is_colour, headers))),
-            ("lossy", any(text(header, "LossyImageCompression") == "01" for header in headers)),
+            ("lossy", any(map(_is_lossy, headers))),
         )
         if holds
     ]
@@ -76,6 +77,10 @@ def meaning_of(headers: Sequence[Dataset]) -> Meaning:
         return Meaning(pet.units, pet.factor, tuple(notes))
     units = {"CT": HOUNSFIELD if slices else NO_UNITS, "NM": COUNTS}.get(modality, NO_UNITS)
     return Meaning(units, 1.0, tuple(notes))
+
+
+def _is_lossy(header: Dataset) -> bool:
+    return text(header, "LossyImageCompression") == "01" or loses(header)
 
 
 def is_colour(header: Dataset) -> bool:
