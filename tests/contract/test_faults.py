@@ -236,14 +236,17 @@ def test_an_association_that_ends_while_the_disk_is_read_only_is_closed_later(
     def refuse(*_: object) -> int:
         raise OSError(errno.EROFS, "Read-only file system")
 
+    again = threading.Semaphore(0)
+
     def fail(*_: object) -> None:
+        again.release()
         raise StorageError("the database is not usable now: attempt to write a readonly database")
 
     with monkeypatch.context() as read_only:
         read_only.setattr(os, "pwrite", refuse)
         read_only.setattr(closing_module, "close_association", fail)
         assert not closing.close(association, "released")
-        time.sleep(0.2)
+        assert all(again.acquire(timeout=PATIENCE_SECONDS) for _ in range(3))
     until = time.monotonic() + PATIENCE_SECONDS
     while Association.get_by_id(association).closed_at is None:
         assert time.monotonic() < until

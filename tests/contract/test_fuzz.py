@@ -11,14 +11,12 @@ import hashlib
 import io
 import logging
 import socket
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Any
 
 import pydicom
@@ -32,6 +30,7 @@ from dicomnode.net.walk import DatasetWalk, WalkedHeader
 from storage.journal import SEGMENTS
 from storage.part10 import data_set_offset
 from tests.contract.conftest import Node, StartNode
+from tests.contract.evolving import evolve, pieces
 from tests.contract.mutations import CANARY, Mutant, damage, data_sets, mutant
 from tests.contract.skipped import CHARACTER_SET, ITEM, why_unread
 from tests.contract.wire import Wire, echo_rq, parse_command, store_rq
@@ -100,7 +99,7 @@ class Corpus:
         self.seen = 0
         self.successes = 0
         self.unread = Counter[str]()  # objects that pydicom does not read, by the reason
-        self.look(-1)
+        self.assert_promises_hold(-1)
         self.threads = set(threading.enumerate())
         self.at_rest: Counter[str] | None = None  # descriptors after the first cases
 
@@ -118,10 +117,10 @@ class Corpus:
                     self.kept.setdefault(uid, set()).update(sent)
                     self.acknowledged.append((case.fault, uid))
             if (number + 1) % EVERY == 0:
-                self.look(number)
-                self.nothing_grows(number)
+                self.assert_promises_hold(number)
+                self.assert_nothing_grows(number)
 
-    def look(self, number: int) -> None:
+    def assert_promises_hold(self, number: int) -> None:
         """The next good peer is served; what was acknowledged is there; logs name no one."""
         uid = f"1.9.{number + 1}"
         with Wire.associate(self.node.port) as wire:
@@ -137,13 +136,13 @@ class Corpus:
         self.successes += len(self.acknowledged)
         self.acknowledged.clear()
         for row in rows[self.seen :]:
-            self.check(row)
+            self.assert_is_as_sent(row)
         self.seen = len(rows)
         assert CANARY.split("^")[1] not in self.caplog.text
         assert CANARY.split("^")[0] not in self.caplog.text
         self.caplog.clear()
 
-    def check(self, row: dict[str, Any]) -> None:
+    def assert_is_as_sent(self, row: dict[str, Any]) -> None:
         """A stored object is whole, as it was sent, and pydicom reads it."""
         data = self.node.receiver.store.path(row["object_key"]).read_bytes()
         data_set = data[data_set_offset(data) :]
@@ -161,7 +160,7 @@ class Corpus:
         else:
             self.unread[reason] += 1
 
-    def nothing_grows(self, number: int) -> None:
+    def assert_nothing_grows(self, number: int) -> None:
         for thread in set(threading.enumerate()) - self.threads:
             thread.join(PATIENCE)
             assert not thread.is_alive(), f"a thread is left after case {number}"
@@ -208,11 +207,13 @@ def verdict(syntax: str, chunks: list[bytes]) -> WalkedHeader | str:
         return str(error)
 
 
-def fuzz(start: StartNode, caplog: pytest.LogCaptureFixture, cases: range) -> None:
+def assert_all_promises_hold(
+    start: StartNode, caplog: pytest.LogCaptureFixture, cases: range
+) -> None:
     caplog.set_level(logging.INFO)
     corpus = Corpus(start(), caplog)
     corpus.run(cases)
-    corpus.look(cases.stop)
+    corpus.assert_promises_hold(cases.stop)
     # A corpus whose every case is refused at the door would show nothing.
     assert corpus.successes >= len(cases) // 50
     assert len(corpus.node.quarantined()) >= len(cases) // 20
@@ -223,7 +224,7 @@ def fuzz(start: StartNode, caplog: pytest.LogCaptureFixture, cases: range) -> No
 @pytest.mark.feature("P01", "P02", "P40")
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of values it reads
 def test_damaged_associations(start: StartNode, caplog: pytest.LogCaptureFixture) -> None:
-    fuzz(start, caplog, range(150))
+    assert_all_promises_hold(start, caplog, range(150))
 
 
 @pytest.mark.slow
@@ -231,74 +232,7 @@ def test_damaged_associations(start: StartNode, caplog: pytest.LogCaptureFixture
 @pytest.mark.feature("P01", "P02", "P40")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damaged_associations_at_length(start: StartNode, caplog: pytest.LogCaptureFixture) -> None:
-    fuzz(start, caplog, range(150, 2250))
-
-
-Check = Callable[[bytes, Random], None]
-
-
-class Arcs:
-    """Which line followed which in one module: the coverage that guides the corpus."""
-
-    def __init__(self, module: Any) -> None:
-        self._file = module.__file__
-        self.hit: set[Hashable] = set()
-
-    def __enter__(self) -> set[Hashable]:
-        self._before = sys.gettrace()
-        self.hit = set()
-        sys.settrace(self._call)
-        return self.hit
-
-    def __exit__(self, *why: object) -> None:
-        sys.settrace(self._before)
-
-    def _call(self, frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_code.co_filename != self._file:
-            return None
-        last = frame.f_lineno
-
-        def line(frame: FrameType, event: str, argument: object) -> Any:
-            nonlocal last
-            self.hit.add((last, frame.f_lineno))
-            last = frame.f_lineno
-            return line
-
-        return line
-
-
-def evolve(module: Any, seeds: list[bytes], check: Check, examples: int) -> int:
-    """Damage what is in the pool; what reaches code in a new order joins it.
-
-    Returns:
-        How many joined.
-    """
-    random = Random(SEED)  # noqa: S311 - draws test data
-    arcs = Arcs(module)
-    pool, known = list(seeds), set[Hashable]()
-    for data in seeds:
-        with arcs as hit:
-            check(data, random)
-        known |= hit
-    for _ in range(examples):
-        data = damage(random.choice(pool), random)[:20_000]
-        with arcs as hit:
-            check(data, random)
-        if hit - known:
-            known |= hit
-            pool.append(data)
-    return len(pool) - len(seeds)
-
-
-def pieces(data: bytes, random: Random) -> list[bytes]:
-    """The same bytes in pieces of any size, some empty."""
-    most = random.choice((1, 3, 20, 300)) if len(data) < 4000 else random.choice((300, 5000))
-    found, at = [], 0
-    while at < len(data):
-        size = random.randint(0 if most > 1 else 1, most)
-        found.append(data[at : at + size])
-        at += size
-    return found
+    assert_all_promises_hold(start, caplog, range(150, 2250))
 
 
 def real_data_sets() -> Iterator[tuple[str, bytes]]:
@@ -314,7 +248,7 @@ def real_data_sets() -> Iterator[tuple[str, bytes]]:
         yield syntax, data_set
 
 
-def walk_evolves(examples: int) -> None:
+def assert_one_verdict_however_cut(examples: int) -> None:
     sets = list(real_data_sets())
     joined = 0
     for syntax in sorted({syntax for syntax, _ in sets}):
@@ -329,12 +263,12 @@ def walk_evolves(examples: int) -> None:
                 assert cut == at_once
 
         seeds = [data for of, data in sets if of == syntax]
-        joined += evolve(walk, seeds, check, examples // len({of for of, _ in sets}))
+        joined += evolve(walk, seeds, check, examples // len({of for of, _ in sets}), SEED)
     assert joined > 10
     print(f"{examples} data sets, {joined} of them reached new code")
 
 
-def commands_evolve(examples: int) -> None:
+def assert_read_or_left_alone(examples: int) -> None:
     def check(data: bytes, random: Random) -> None:
         command = read_command(data)
         assert command is None or isinstance(command, Command)
@@ -344,21 +278,21 @@ def commands_evolve(examples: int) -> None:
             assert len(command.sop_instance_uid) <= 64
             assert read_command(data + b"\x00") is None  # it ends where its elements end
 
-    joined = evolve(dimse, [store_rq(CT, "1.2.3.4"), echo_rq(), b""], check, examples)
+    joined = evolve(dimse, [store_rq(CT, "1.2.3.4"), echo_rq(), b""], check, examples, SEED)
     assert joined > 0
     print(f"{examples} command sets, {joined} of them reached new code")
 
 
 @pytest.mark.feature("P01", "P02")
 def test_the_walk_gives_one_verdict_however_the_bytes_are_cut() -> None:
-    walk_evolves(600)
+    assert_one_verdict_however_cut(600)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.feature("P01", "P02")
 def test_the_walk_gives_one_verdict_however_the_bytes_are_cut_at_length() -> None:
-    walk_evolves(20_000)
+    assert_one_verdict_however_cut(20_000)
 
 
 def unread_lies_in_what_is_skipped(examples: int) -> Counter[str | None]:
@@ -393,10 +327,10 @@ def test_what_pydicom_does_not_read_is_damaged_in_what_the_walk_skips_at_length(
 
 @pytest.mark.feature("P02")
 def test_a_command_set_is_read_or_left_alone() -> None:
-    commands_evolve(2_000)
+    assert_read_or_left_alone(2_000)
 
 
 @pytest.mark.slow
 @pytest.mark.feature("P02")
 def test_a_command_set_is_read_or_left_alone_at_length() -> None:
-    commands_evolve(20_000)
+    assert_read_or_left_alone(20_000)

@@ -117,7 +117,7 @@ class Site:
         """What the PACS got of a study, in its order."""
         return [header for header in headers(self.pacs) if header.StudyInstanceUID == study.uid]
 
-    def wait_for_results(self, study: Study, *modalities: str) -> list[Dataset]:
+    def assert_results_come(self, study: Study, *modalities: str) -> list[Dataset]:
         def there() -> bool:
             (row,) = self.node.rows(ACCEPTED, study.uid)
             return bool(row["objects"] >= len(modalities))
@@ -158,7 +158,7 @@ def test_one_association_many_out_of_order_and_interleaved(site: Site) -> None:
         site.node, [path for pair in zip(left.paths, right.paths, strict=True) for path in pair]
     )
     for study in (whole, parts, left, right):
-        site.wait_for_results(study, "SEG", "SR")
+        site.assert_results_come(study, "SEG", "SR")
         assert site.jobs(study)[-1][1] == 12
         assert json.loads(site.series(study)["completeness"])["reason"] == "quiet"
 
@@ -170,7 +170,7 @@ def test_a_pause_longer_than_quiet_seconds(site: Site) -> None:
     site.wait_for_series(study, "skipped")
     assert site.jobs(study) == []
     send_all(site.node, study.paths[7:])
-    site.wait_for_results(study, "SEG", "SR")
+    site.assert_results_come(study, "SEG", "SR")
     assert [instances for _, instances in site.jobs(study)] == [12]
 
 
@@ -181,9 +181,9 @@ def test_an_association_that_is_held_open(site: Site) -> None:
         store(link, held.paths)
         # A study that came and went meanwhile had its silence.
         send_all(site.node, other.paths)
-        site.wait_for_results(other, "SEG", "SR")
+        site.assert_results_come(other, "SEG", "SR")
         assert site.series(held)["state"] == "receiving"
-    site.wait_for_results(held, "SEG", "SR")
+    site.assert_results_come(held, "SEG", "SR")
 
 
 def item(**values: Any) -> Dataset:
@@ -220,7 +220,7 @@ def test_a_modality_that_says_it_has_ended_need_not_release(site: Site) -> None:
         perform(site, study)
         site.node.wait_until(lambda: site.series(study)["instances"] == 11, "all are read")
         store(link, study.paths[11:])
-        site.wait_for_results(study, "SEG", "SR")
+        site.assert_results_come(study, "SEG", "SR")
     shown = site.node.command("studies").stdout.splitlines()
     assert "    complete by count: 12 came, as MPPS announced" in shown
     assert "    MPPS announced 12, 12 are here" in shown
@@ -232,7 +232,7 @@ def test_an_archive_that_counts_as_many_need_not_see_a_release(site: Site) -> No
     site.counts[study.uid] = (study.series, 12)
     with site.association(study, "CT2") as link:
         store(link, study.paths)
-        site.wait_for_results(study, "SEG", "SR")
+        site.assert_results_come(study, "SEG", "SR")
     verdict = json.loads(site.series(study)["completeness"])
     assert verdict["evidence"] == "12 came, as C-FIND (0020,1209) announced"
 
@@ -248,9 +248,9 @@ def test_a_late_slice_before_the_result_goes_out(site: Site) -> None:
         site.wait_for_jobs(study, ("superseded", 12), ("ready", 13))
     finally:
         site.pacs.__enter__()
-    site.wait_for_results(study, "SEG", "SR")
+    site.assert_results_come(study, "SEG", "SR")
     site.node.wait_until(site.node.at_rest, "rest")
-    site.wait_for_results(study, "SEG", "SR")  # and no more
+    assert [result.Modality for result in site.received(study)] == ["SEG", "SR"]  # and no more
 
 
 @pytest.mark.feature("P24")
@@ -267,16 +267,16 @@ def test_a_late_slice_while_the_result_goes_out(site: Site) -> None:
     finally:
         site.open.set()
     # The bundle goes whole, then what takes its place, then what withdraws it.
-    site.wait_for_results(study, "SEG", "SR", "SEG", "SR", "KO")
+    site.assert_results_come(study, "SEG", "SR", "SEG", "SR", "KO")
 
 
 @pytest.mark.feature("P24")
 def test_a_late_slice_a_corrected_name_and_a_rejection_after_the_result(site: Site) -> None:
     study = site.study(71, 13)
     send_all(site.node, study.paths[:12])
-    site.wait_for_results(study, "SEG", "SR")
+    site.assert_results_come(study, "SEG", "SR")
     send_all(site.node, study.paths[12:])
-    first, report, _, second, note = site.wait_for_results(study, "SEG", "SR", "SEG", "SR", "KO")
+    first, report, _, second, note = site.assert_results_come(study, "SEG", "SR", "SEG", "SR", "KO")
     (before,) = second.PredecessorDocumentsSequence
     named = before.ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert named.ReferencedSOPInstanceUID == report.SOPInstanceUID
@@ -290,13 +290,13 @@ def test_a_late_slice_a_corrected_name_and_a_rejection_after_the_result(site: Si
     send_all(site.node, factories.write(corrected, site.folder / "corrected"))
     kinds = ["SEG", "SR", "SEG", "SR", "KO"]
     kinds += ["SEG", "SR", "KO"]
-    results = site.wait_for_results(study, *kinds)
+    results = site.assert_results_come(study, *kinds)
     assert {str(each.PatientName) for each in results[5:7]} == {"CORRECTED^SYNTHETIC"}
     assert results[6].SOPInstanceUID != second.SOPInstanceUID
 
     rejection = factories.rejection_note(corrected, "113037")
     send_all(site.node, factories.write(rejection, site.folder / "note"))
-    last = site.wait_for_results(study, *kinds, "KO")[-1]
+    last = site.assert_results_come(study, *kinds, "KO")[-1]
     code, withdrawn = rejected_by(last) or ("", ())
     assert code == "113037"
     assert {uid for _, uid in withdrawn} == {each.SOPInstanceUID for each in results[5:7]}

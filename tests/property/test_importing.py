@@ -73,7 +73,7 @@ def damage(path: Path, data: st.DataObject) -> None:
     path.write_text(json.dumps(tree), "utf-8")
 
 
-def concluded(read: Callable[[], Draft]) -> None:
+def assert_draft_or_plain_fault(read: Callable[[], Draft]) -> None:
     """Goes the way of an import up to the manifest, which lacks what nobody answered."""
     answers = Answers("answers.toml", {}, {}, {})
     fault = None
@@ -114,7 +114,7 @@ def test_a_damaged_description_is_a_draft_or_a_plain_fault(kind: str, data: st.D
     with tempfile.TemporaryDirectory() as work:
         source = write(Path(work))
         damage(source / data.draw(st.sampled_from(files)), data)
-        concluded(lambda: read(source))
+        assert_draft_or_plain_fault(lambda: read(source))
 
 
 @settings(max_examples=100, deadline=None)
@@ -126,7 +126,7 @@ def test_a_damaged_graph_is_a_draft_or_a_plain_fault(data: st.DataObject) -> Non
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "model.onnx"
         path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-        concluded(lambda: onnx_graph.read(path, Options(), {}))
+        assert_draft_or_plain_fault(lambda: onnx_graph.read(path, Options(), {}))
 
 
 @settings(max_examples=100, deadline=None)

@@ -43,7 +43,7 @@ def gzipped(names: list[str]) -> bytes:
     return tarred(names, "w:gz")
 
 
-def unpacked(content: bytes) -> bool:
+def assert_unpacks_inside(content: bytes) -> bool:
     """Whether it was taken; nothing may lie outside its folder either way."""
     with tempfile.TemporaryDirectory() as folder:
         outer = Path(folder)
@@ -65,7 +65,7 @@ def unpacked(content: bytes) -> bool:
 @settings(max_examples=150, deadline=None)
 @given(NAMES, st.sampled_from([zipped, tarred, gzipped]))
 def test_no_name_leads_out(names: list[str], packed: Callable[[list[str]], bytes]) -> None:
-    unpacked(packed(names))
+    assert_unpacks_inside(packed(names))
 
 
 @settings(max_examples=150, deadline=None)
@@ -81,5 +81,7 @@ def test_no_damage_is_more_than_a_sentence(
     for place, value in changes:
         content[place % len(content)] = value
     cuts = cut % 3 == 0
-    taken = unpacked(bytes(content[: len(content) - cut % len(content)] if cuts else content))
+    taken = assert_unpacks_inside(
+        bytes(content[: len(content) - cut % len(content)] if cuts else content)
+    )
     assert taken or changes or cuts

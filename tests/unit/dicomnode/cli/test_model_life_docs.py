@@ -46,7 +46,7 @@ def test_the_commands_of_the_page_print_what_it_shows(medai: Run, tmp_path: Path
 
 def test_the_settings_of_the_page_are_settings() -> None:
     for block in blocks("toml"):
-        Settings.model_validate(tomllib.loads(block))
+        assert Settings.model_validate(tomllib.loads(block)) != Settings()
 
 
 def test_the_page_names_every_command_of_a_life() -> None:

@@ -64,9 +64,9 @@ def test_a_data_set_cut_off_anywhere_is_refused(syntax: str) -> None:
         whole = {len(data) - len(inflate.unused_data)}
     for length in range(len(data)):
         if length in whole:
-            walked(data[:length], syntax)
+            assert walked(data[:length], syntax).size == length
         else:
-            refused(data[:length], syntax)
+            assert refused(data[:length], syntax)
 
 
 @pytest.mark.feature("P01")
