@@ -51,6 +51,7 @@ class Lookout:
         self._settings = settings
         self._ledger = ledger
         self._store = store
+        self._registry = registry
         self._drift = DriftWatch(ledger, registry, settings.watch)
         self._channels = channels(settings.alerts)
         self._node_id = node_id
@@ -71,7 +72,8 @@ class Lookout:
         """Compute drifts, ask every rule, and queue messages about what changed."""
         with reported("computing drifts"):
             self._drift.look()
-        sight = Sight(self._settings, self._ledger.data_dir, self._store, time.time())
+        data_dir, now = self._ledger.data_dir, time.time()
+        sight = Sight(self._settings, data_dir, self._store, self._registry, now)
         troubles: list[Trouble] = []
         asked: list[str] = []
         for name, rule in RULES.items():

@@ -10,6 +10,8 @@ from typing import Final
 from peewee import fn
 
 from ai.devices import NAMES, SHORT, spelt
+from ai.registry import Registry
+from config.errors import ModelError
 from config.schema import Settings
 from dicomnode.work.devices import loaded_models
 from storage import feedback, figures, overview, scrub
@@ -32,12 +34,14 @@ class Sight:
         settings: The node's settings.
         data_dir: Its data folder.
         store: Where the objects lie.
+        registry: The models as the worker sees them.
         now: Seconds since the epoch.
     """
 
     settings: Settings
     data_dir: Path
     store: ObjectStore
+    registry: Registry
     now: float
 
     @property
@@ -114,6 +118,25 @@ def failures(sight: Sight) -> Iterator[Trouble]:
             yield Trouble("failures", model, f"{jobs} failed for good", count, limit)
 
 
+def models(sight: Sight) -> Iterator[Trouble]:
+    """No version of a model serves its route, or one of its versions cannot be used."""
+    routes = sight.settings.routes
+    for route in routes:
+        try:
+            sight.registry.find(route.model)
+        except ModelError as error:
+            yield Trouble("models", route.name, f"its images are not analysed: {_in_line(error)}")
+    named = {route.model.partition("@")[0] for route in routes}
+    for reference, fault in sight.registry.faults.items():
+        if reference.partition("@")[0] in named:
+            yield Trouble("models", reference, _in_line(fault))
+
+
+def _in_line(error: ModelError) -> str:
+    """What is wrong on one line, where a faulty package has one a fault."""
+    return "; ".join(str(error).splitlines())
+
+
 def provider(sight: Sight) -> Iterator[Trouble]:
     """A model runs on another execution provider than the first that was asked for."""
     asked = sight.settings.models.providers
@@ -183,6 +206,7 @@ RULES: Final[dict[str, Rule]] = {
     "latency": latency,
     "queue": queue,
     "failures": failures,
+    "models": models,
     "provider": provider,
     "disk": disk,
     "breaker": breaker,

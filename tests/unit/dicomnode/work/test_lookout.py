@@ -110,6 +110,27 @@ def test_scores_that_drift_away_from_the_first_ones_raise_an_alert(place: Place)
     assert place.wrong() == []
 
 
+@pytest.mark.feature("F06", "F18")
+def test_a_route_without_a_model_raises_an_alert_until_one_serves(
+    place: Place, tmp_path: Path
+) -> None:
+    routes = {"routes": [{"name": "Chest", "when": {}, "model": "xr-quality"}]}
+    made = tmp_path / "models" / "xr-quality" / "1.0.0"
+    shutil.copytree(bundled_models_path() / "xr-quality" / "1.0.0", made)
+    place.registry = Registry([made.parents[1]])
+    assert place.wrong(**routes) == []
+    content = (made / "model.onnx").read_bytes()
+    (made / "model.onnx").write_bytes(content + b"0")
+    place.registry.refresh()
+    assert place.wrong(**routes) == ["models Chest", "models xr-quality@1.0.0"]
+    assert all("\n" not in row.reason for row in alerts.raised())
+    (told,) = (row.reason for row in alerts.raised() if row.subject == "Chest")
+    assert told.startswith("its images are not analysed: no production version")
+    (made / "model.onnx").write_bytes(content)
+    place.registry.refresh()
+    assert place.wrong(**routes) == []
+
+
 @pytest.mark.feature("P47", "F15")
 def test_a_reference_of_the_package_is_what_scores_are_compared_with(
     place: Place, tmp_path: Path
