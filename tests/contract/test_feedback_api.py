@@ -26,7 +26,7 @@ may = ["feedback"]
 
 [[web.tokens]]
 name = "idle"
-secret = { file = "idle.token" }
+secret = { env = "IDLE_TOKEN" }
 may = []
 """
 VIEWER, IDLE = secrets.token_hex(32), secrets.token_hex(32)
@@ -40,12 +40,13 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeUnderTest]:
     folder = tmp_path_factory.mktemp("api")
     made = NodeUnderTest(folder / "node", SETTINGS)
     (made.folder / "viewer.token").write_text(f"{VIEWER}\n")
-    (made.folder / "idle.token").write_text(IDLE)
-    with made:
-        images = factories.ct_series(12, rows=32, columns=32)
-        send_all(made, factories.write(images, folder / "images"))
-        made.wait_until(lambda: made.rows("SELECT * FROM run"), "an answer")
-        yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDLE_TOKEN", IDLE)
+        with made:
+            images = factories.ct_series(12, rows=32, columns=32)
+            send_all(made, factories.write(images, folder / "images"))
+            made.wait_until(lambda: made.rows("SELECT * FROM run"), "an answer")
+            yield made
 
 
 @pytest.fixture
