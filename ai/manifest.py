@@ -21,8 +21,8 @@ from ai.outputs import Occlusion, Output
 from ai.tables import FileName, Sentence, Table
 from ai.variants import Provider, Variant
 from config.errors import Fault, ManifestError
+from config.kinds import ResultKind
 from config.lines import Path, key_lines
-from config.schema import ResultKind
 
 Status = Literal["development", "validation", "production", "retired"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

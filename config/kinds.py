@@ -87,6 +87,20 @@ Name = Annotated[
     ),
 ]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
+# In no order; what each is and what stands in for it: docs/results.md.
+ResultKind = Literal[
+    "sr",
+    "sr-comprehensive",
+    "sr-basic",
+    "seg",
+    "labelmap",
+    "fractional",
+    "saliency",
+    "overlay",
+    "gsps",
+    "ko",
+    "pdf",
+]
 # What is done where the pixels do not show what a model is for.
 ContentCheck = Literal["skip", "warn", "off"]
 

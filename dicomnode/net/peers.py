@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import struct
 from dataclasses import dataclass, replace
 
-from config.schema import PeerSettings, Settings
+from config.peers import PeerSettings
+from config.schema import Settings
 
 # Result 1 is permanent, 2 transient; source 1 the service user, 3 the presentation service
 # provider (PS3.8 9.3.4, Table 9-21).
@@ -46,6 +48,10 @@ class Rejection:
     source: int
     reason: int
     why: str
+
+    def pdu(self) -> bytes:
+        """The A-ASSOCIATE-RJ PDU (PS3.8 9.3.4)."""
+        return struct.pack(">BBLBBBB", 0x03, 0, 4, 0, self.result, self.source, self.reason)
 
 
 CALLED_AE_NOT_RECOGNISED = Rejection(1, 1, 7, "called-ae-not-recognised")

@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.errors import InputError, NotDicomError, PeerError, UnreadableError
-from config.schema import DestinationSettings, DestinationTlsSettings, QuerySettings
+from config.peers import DestinationSettings, DestinationTlsSettings, QuerySettings
 from dicomnode.net.calling import Bounds, CallingAE
 from dicomnode.net.contexts import VERIFICATION, requests
 from dicomnode.net.library import quiet_pynetdicom, send_bytes_as_they_are

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from config.errors import Fault, SettingsError
-from config.schema import DestinationTlsSettings, Settings, TlsSettings
+from config.peers import DestinationTlsSettings
+from config.schema import Settings, TlsSettings
+from config.watch import MailSettings, WebhookSettings
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,11 @@ def tls_faults(settings: Settings) -> Iterator[Found]:
     for number, destination in enumerate(settings.destinations):
         if destination.tls is not None:
             yield from _destination_faults(f"destinations.{number}.tls", destination.tls)
-    for kind, entries in (("webhooks", settings.alerts.webhooks), ("mail", settings.alerts.mail)):
+    channels: dict[str, Sequence[WebhookSettings | MailSettings]] = {
+        "webhooks": settings.alerts.webhooks,
+        "mail": settings.alerts.mail,
+    }
+    for kind, entries in channels.items():
         for number, entry in enumerate(entries):
             if entry.ca is not None:
                 yield from _ca_faults(f"alerts.{kind}.{number}.ca", entry.ca)

@@ -12,7 +12,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.presentation import build_context
 
 from config.errors import InputError, MedAIError, PeerError, StorageError, UnreadableError
-from config.schema import DestinationSettings, Settings
+from config.peers import DestinationSettings
+from config.schema import Settings
 from dicomnode.net.contexts import VERIFICATION
 from dicomnode.net.scu import (
     FileFacts,

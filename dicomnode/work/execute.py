@@ -13,7 +13,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from ai.engine import Engine
 from ai.registry import Registry
 from config.errors import ModelError, StaleStateError
-from config.schema import DestinationSettings, RouteSettings, Settings
+from config.peers import DestinationSettings
+from config.schema import RouteSettings, Settings
 from dicomnode.results.bundle import chain
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.write import deflated

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from config.schema import PeerSettings, Settings
+from config.peers import PeerSettings
+from config.schema import Settings
 from dicomnode.series.assembly import Announced
 from storage import index, procedures, source_counts
 from storage.records import Series

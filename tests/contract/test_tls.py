@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from config.errors import PeerError, SettingsError
-from config.schema import DestinationTlsSettings
+from config.peers import DestinationTlsSettings
 from dicomnode.net.scu import Peer, echo, send
 from tests.certificates import Authority, Identity, client_side
 from tests.contract.conftest import Node, StartNode

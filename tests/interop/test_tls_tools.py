@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.schema import DestinationTlsSettings
+from config.peers import DestinationTlsSettings
 from dicomnode.net.scu import Peer, echo, send
 from tests import factories
 from tests.certificates import Authority, Identity

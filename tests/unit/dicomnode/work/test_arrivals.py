@@ -13,7 +13,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from ai.registry import Registry
-from config.schema import PeerSettings
+from config.peers import PeerSettings
 from dicomnode.work.clock import Silence
 from storage.records import AuditEvent, Job, Series, Study
 from tests import factories

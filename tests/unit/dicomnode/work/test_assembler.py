@@ -16,7 +16,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
-from config.schema import PeerSettings, RouteSettings
+from config.peers import PeerSettings
+from config.schema import RouteSettings
 from storage import attempts, index, jobs, overview, studies
 from storage.index import Kept
 from storage.records import AuditEvent, Instance, Job, Series, Study

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 from pydicom.dataset import Dataset
 
-from config.schema import PeerSettings, Settings
+from config.peers import PeerSettings
+from config.schema import Settings
 from dicomnode.net.scu import Peer
 from dicomnode.work.counting import SourceCounter
 from storage import index, overview, procedures, source_counts
