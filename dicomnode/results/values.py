@@ -15,6 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from dicomnode.results.characters import TEXTS
 from dicomnode.results.content import MAXIMUM_DEPTH
 from dicomnode.results.proof import GateFinding
 
@@ -34,14 +35,12 @@ _FORMS: Final = {
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _LENGTHS: Final = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 _WIDTHS: Final = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "SV": 8, "UV": 8}
-# PS3.5 6.1.2.3: the representations that SpecificCharacterSet counts for.
-_TEXTS: Final = ("SH", "LO", "ST", "LT", "PN", "UC", "UT")
 # PS3.5 6.1.3: the control characters that text may hold; of a line only ESC.
 _CONTROLS: Final = {
     vr: re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
     if vr in ("ST", "LT", "UT")
     else re.compile(r"[\x00-\x1a\x1c-\x1f\x7f]")
-    for vr in _TEXTS
+    for vr in TEXTS
 }
 _DEFAULT_REPERTOIRE: Final = "ascii"
 _PRIVATE_DATA: Final = 0x1000
@@ -152,7 +151,7 @@ def _bad_value(element: Any, keyword: str, encoding: str | None) -> tuple[str, s
             return _bad_binary(name, vr, element.tag, value)
         if vr in _FORMS:
             return _bad_string(name, vr, element.tag, value)
-        if vr in _TEXTS and encoding is not None:
+        if vr in TEXTS and encoding is not None:
             return _bad_text(name, vr, element.tag, value, encoding)
     return None
 

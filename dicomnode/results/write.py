@@ -20,6 +20,7 @@ from pydicom.uid import (
 )
 
 from config.errors import MalformedError
+from dicomnode.results.characters import recode
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # Best first: what a result may be sent in. The first two hold the same data set byte for byte.
@@ -40,7 +41,8 @@ _TRANSFER_SYNTAX: Final = struct.pack("<HH2s", 0x0002, 0x0010, b"UI")
 def to_bytes(dataset: Dataset) -> bytes:
     """A data set as a Part 10 file in Explicit VR Little Endian (PS3.10 7.1).
 
-    The data set itself is left as it is; its own file meta information, if any, is not used.
+    The data set itself is left as it is; its own file meta information, if any, is not used. Where
+    it states another character set than the file it was read from, its text is written in that one.
 
     Args:
         dataset: With SOPClassUID and SOPInstanceUID; native pixel data, if any, little endian.
@@ -50,7 +52,10 @@ def to_bytes(dataset: Dataset) -> bytes:
 
     Raises:
         AttributeError: The data set has no SOP class or instance UID.
+        ValueError: The character set that it states now is none, or does not contain its text.
     """
+    if dataset.original_character_set not in ("", dataset._character_set):
+        recode(dataset)
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
