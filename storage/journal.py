@@ -34,7 +34,10 @@ from storage.segment import (
 log = logging.getLogger(__name__)
 
 SEGMENTS = 8
-"""Most segments of one process."""
+"""Segments of one process that stay."""
+
+GROWTH = 4
+"""So many times as many it may have while a burst goes on."""
 
 SHORT = 0.25
 """With less than this part of it left the journal may fill up."""
@@ -191,11 +194,33 @@ class Journal:
         """Whether another segment should be made before the room runs out."""
         active = self._active
         ample = active is not None and active.at < SEGMENT_BYTES // 2
-        return not self._free and not ample and not self.is_whole()
+        return not self._free and not ample and self.may_grow()
 
     def is_whole(self) -> bool:
-        """Whether it has all the segments it may have."""
+        """Whether it has all the segments that stay."""
         return self._count >= SEGMENTS
+
+    def may_grow(self) -> bool:
+        """Whether it has fewer segments than it may have."""
+        return self._count < GROWTH * SEGMENTS
+
+    def has_grown(self) -> bool:
+        """Whether it has more segments than stay."""
+        return self._count > SEGMENTS
+
+    def shrink(self) -> None:
+        """Give the disk back what a burst had made the journal grow by.
+
+        Raises:
+            StorageError: The disk refused.
+        """
+        with self._writing:
+            while self._free and self.has_grown():
+                self._remove(self._free.pop())
+
+    def has_room(self) -> bool:
+        """Whether a segment is free to be written to."""
+        return bool(self._free) and not self._ended
 
     def is_short(self) -> bool:
         """Whether so much lies in it that what comes may find no room."""

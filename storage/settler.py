@@ -37,13 +37,22 @@ a disk so slow that the last batch took half of it."""
 PATIENCE_SECONDS = 2.0
 """How long the first of them waits at most."""
 
+ROOM_SECONDS = 0.5
+"""How long room in a full journal is waited for; the settler takes a tenth of it to make some."""
+
+IN_VAIN_SECONDS = 5.0
+"""How long nobody waits after somebody did so in vain."""
+
 RETRY_SECONDS = 1.0
 UPKEEP_SECONDS = 2.0
 AHEAD_SECONDS = 0.05
 """As `UPKEEP_SECONDS` while segments are made that nobody waits for."""
 
 AMPLE_BYTES = 64 * SEGMENT_BYTES
-"""Free bytes above the mark from which on all segments are made before they are needed."""
+"""Free bytes above the mark from which on those segments that stay are made ahead."""
+
+ROOMY_BYTES = 10 * AMPLE_BYTES
+"""And from which on a burst that fills them has more of them made, rather than wait for files."""
 
 REST_SECONDS = 60.0
 """As `UPKEEP_SECONDS` while nothing lies in the journal: a write to it may fail even then."""
@@ -77,7 +86,8 @@ class Settler:
         self._hurry = self._ending = False
         self._fault: StorageError | None = None
         self._tried = self._taken = self._since = self._took = 0.0
-        self._ample = True
+        self._in_vain_until = 0.0
+        self._ample, self._roomy = True, False
         self._buffer = new_buffer()
         self._fault_fd = -1
         self.journal: Journal | None = None
@@ -97,7 +107,7 @@ class Settler:
             self._waiting.extend(entries)
             for entry in entries:
                 self._of[entry.arrival.association_id] += 1
-            if first or self._is_pressed():
+            if first or self._is_pressed() or self._wants_growth():
                 self._changed.notify_all()
 
     def check(self) -> None:
@@ -134,6 +144,26 @@ class Settler:
                     lambda: not self._left(association_id) or self._fault is not None, seconds
                 )
             return not self._left(association_id)
+
+    def wait_for_room(self) -> bool:
+        """Wait for the journal, which is full, to have room again: that is sooner than a file.
+
+        Returns:
+            Whether it has; False at once while nothing can be settled, or when the last who waited
+            waited in vain.
+        """
+        asked = time.monotonic()
+        with self._changed:
+            journal = self.journal
+            if journal is None or asked < self._in_vain_until:
+                return False
+            self._changed.wait_for(
+                lambda: self._fault is not None or self._ending or journal.has_room(),
+                timeout=ROOM_SECONDS,
+            )
+            if not journal.has_room():
+                self._in_vain_until = time.monotonic() + IN_VAIN_SECONDS
+            return journal.has_room()
 
     def _left(self, association_id: int | None) -> bool:
         if association_id is None:
@@ -203,6 +233,8 @@ class Settler:
                 self._wait_for_lull()
             if self._ending:
                 return None
+            if self._wants_growth():
+                return []
             batch = list(_within(self._waiting, BATCH, SEGMENT_BYTES))
             # While nothing can be settled who asks has it tried once, not on and on.
             more = self._fault is None and len(batch) < len(self._waiting)
@@ -212,7 +244,7 @@ class Settler:
     def _wait_for_lull(self) -> None:
         """Leave disk and processor to those who receive, while the journal has room for more."""
         latest = self._since + PATIENCE_SECONDS
-        while not (self._hurry or self._ending or self._is_pressed()):
+        while not (self._hurry or self._ending or self._is_pressed() or self._wants_growth()):
             lull = max(LULL_SECONDS, 2 * self._took)
             rest = min(latest, self._taken + lull) - time.monotonic()
             if rest <= 0:
@@ -220,7 +252,15 @@ class Settler:
             self._changed.wait(rest)
 
     def _is_pressed(self) -> bool:
-        return self.journal is not None and self.journal.is_short()
+        journal = self.journal
+        return journal is not None and journal.is_short() and not self._may_grow(journal)
+
+    def _may_grow(self, journal: Journal) -> bool:
+        return self._roomy and self._fault is None and journal.may_grow()
+
+    def _wants_growth(self) -> bool:
+        journal = self.journal
+        return journal is not None and journal.wants_segment() and self._may_grow(journal)
 
     def _wait_for(self, what: Callable[[], bool], seconds: float) -> None:
         self._changed.wait_for(lambda: self._hurry or self._ending or what(), seconds)
@@ -229,7 +269,9 @@ class Settler:
         journal = self.journal
         if journal is not None and self._ample and not journal.is_whole():
             return AHEAD_SECONDS
-        rests = journal is not None and not (journal.in_use() or journal.wants_segment())
+        rests = journal is not None and not (
+            journal.in_use() or journal.has_grown() or journal.wants_segment()
+        )
         return REST_SECONDS if rests else UPKEEP_SECONDS
 
     def _attempt(self, batch: Sequence[Entry]) -> StorageError | None:
@@ -238,6 +280,8 @@ class Settler:
             if self.journal is not None:
                 self._settle(batch, self.journal)
                 self._empty_segments(self.journal)
+                if not self.journal.in_use():
+                    self.journal.shrink()
             self._make_room(ahead=not batch)
         except StorageError as fault:
             return fault
@@ -346,19 +390,19 @@ class Settler:
         """
         journal = self.journal
         wanted = journal is None or journal.wants_segment()
-        if journal is not None and (journal.is_whole() or not (wanted or ahead)):
+        if not wanted and (not ahead or (journal is not None and journal.is_whole())):
             return
         try:
             spare = self._store.spare_bytes()
-            self._ample = spare >= AMPLE_BYTES
+            self._ample, self._roomy = spare >= AMPLE_BYTES, spare >= ROOMY_BYTES
             if spare < 2 * SEGMENT_BYTES or not (wanted or self._ample):
                 return
             if journal is None:
                 self.journal = journal = self._begin()
-            if not journal.is_whole():
+            if not journal.is_whole() or (self._roomy and journal.may_grow()):
                 journal.make_segment()
         except StorageError as error:
-            self._ample = False
+            self._ample = self._roomy = False
             log.warning("the intake journal has no room: %s", error)
 
     def _begin(self) -> Journal:

@@ -163,11 +163,16 @@ class GroupCommit:
         settler = self._settler
         if settler is None or settler.journal is None:
             return
-        entries = settler.journal.append([(waiter.incoming, waiter.arrival) for waiter in batch])
-        for waiter in batch[: len(entries)]:
-            waiter.kept = Kept.JOURNALED
-        if entries:
-            settler.take(entries)
+        left = batch
+        while left:
+            entries = settler.journal.append([(waiter.incoming, waiter.arrival) for waiter in left])
+            for waiter in left[: len(entries)]:
+                waiter.kept = Kept.JOURNALED
+            if entries:
+                settler.take(entries)
+            left = left[len(entries) :]
+            if left and not settler.wait_for_room():
+                return
 
     def _keep(self, batch: list[_Waiter]) -> None:
         self._store.keep([waiter.incoming for waiter in batch])

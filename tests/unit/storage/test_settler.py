@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (journal_module, replay_module, settler):
         monkeypatch.setattr(module, "SEGMENT_BYTES", SEGMENT)
     monkeypatch.setattr(journal_module, "_PIECE", SEGMENT)
+    monkeypatch.setattr(settler, "ROOMY_BYTES", 1 << 60)
     monkeypatch.setattr(settler, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(settler, "UPKEEP_SECONDS", 0.02)
     monkeypatch.setattr(settler, "REST_SECONDS", 0.1)
@@ -403,6 +405,77 @@ def test_segments_are_made_ahead_only_where_the_disk_has_ample_room(
     room.settler.close(5)
     room.turn.close()
     room.store.close()
+
+
+def fill(room: Room, journal: journal_module.Journal) -> list[Sent]:
+    """Send while there is room."""
+    sent: list[Sent] = []
+    while journal.has_room() or (journal._active and journal._active.at < SEGMENT - 8 * BLOCK):
+        sent.append(Sent(f"1.{len(sent)}", b"." * 7000))
+        room.send(sent[-1])
+    return sent
+
+
+def test_a_burst_has_the_journal_grow_and_gives_the_disk_back(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler, "AMPLE_BYTES", 0)
+    monkeypatch.setattr(settler, "ROOMY_BYTES", 0)
+    monkeypatch.setattr(settler, "LULL_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "PATIENCE_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "AHEAD_SECONDS", 0.001)
+    room = Room(ledger)
+    journal = room.settler.journal
+    assert journal is not None
+    room.until(journal.is_whole)
+    sent: list[Sent] = []
+    while journal.may_grow():
+        room.until(lambda: journal.has_room() or not journal.wants_segment())
+        sent.append(Sent(f"1.{len(sent)}", b"." * 7000))
+        room.send(sent[-1])
+    assert len(journal.segments()) == journal_module.GROWTH * journal_module.SEGMENTS
+    assert room.stored() == []
+    assert room.settled()
+    assert len(room.stored()) == len(sent)
+    monkeypatch.setattr(journal_module, "SEAL_SECONDS", 0.0)
+    room.until(lambda: len(spool_files(ledger)) == journal_module.SEGMENTS)
+    room.settler.close(5)
+    room.turn.close()
+    room.store.close()
+
+
+def test_room_in_a_full_journal_is_waited_for(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settler, "LULL_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "PATIENCE_SECONDS", 600.0)
+    monkeypatch.setattr(settler, "ROOM_SECONDS", 20.0)
+    journal = room.settler.journal
+    assert journal is not None
+    monkeypatch.setattr(journal, "is_short", lambda: False)
+    sent = fill(room, journal)
+    assert not journal.has_room()
+    waits = threading.Thread(target=room.settler.wait_for_room)
+    waits.start()
+    assert room.settled()
+    waits.join(20)
+    assert not waits.is_alive()
+    assert journal.has_room()
+    assert len(room.stored()) == len(sent)
+
+
+def test_who_waited_for_room_in_vain_is_the_last_to_wait_for_a_while(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settler, "ROOM_SECONDS", 0.05)
+    journal = room.settler.journal
+    assert journal is not None
+    monkeypatch.setattr(journal, "has_room", lambda: False)
+    assert not room.settler.wait_for_room()
+    monkeypatch.setattr(settler, "ROOM_SECONDS", 600.0)
+    assert not room.settler.wait_for_room()
+    monkeypatch.setattr(settler, "ROOM_SECONDS", 0.05)
+    room.settler._in_vain_until = 0.0
+    monkeypatch.setattr(journal, "has_room", lambda: True)
+    assert room.settler.wait_for_room()
 
 
 def test_what_cannot_be_settled_is_tried_once_for_who_asks(
