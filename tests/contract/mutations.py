@@ -87,7 +87,14 @@ def good_session(case: int, random: Random, fault: str = "") -> list[bytes]:
         context, *_ = random.choice(CONTEXTS[1:])
         uid = f"1.2.{case}.{message}"
         command = store_rq(CT, uid, message)
-        data = ct(SYNTAX_OF[context], sop_instance=uid, name=CANARY, rows=random.randrange(1, 9))
+        data = ct(
+            SYNTAX_OF[context],
+            sop_instance=uid,
+            study=f"1.3.{case}",
+            series=f"1.4.{case}",
+            name=CANARY,
+            rows=random.randrange(1, 9),
+        )
         if fault == "command set":
             command = damage(command, random)
         elif fault == "data set":
