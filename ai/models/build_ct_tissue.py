@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from ai.golden import Case, write_case
+from ai.golden import Case
+from ai.models.building import expected, write_model
 from ai.models.graph import Graph
 from ai.registry import bundled_models_path
-from ai.seal import renew
 from ai.types import Volume
 
 FOLDER = bundled_models_path() / "ct-tissue" / "1.0.0"
@@ -77,24 +77,14 @@ def golden() -> Case:
     findings = []
     for number, name in names.items():
         inside = volume.voxels[labels == number].astype(np.float64)
-        findings.append(
-            {
-                "name": name,
-                "confidence": None,
-                "measurements": [inside.size * 2.5 * 0.75 * 0.75 / 1000.0, float(inside.mean())],
-                "evaluations": [],
-                "region": None,
-            }
-        )
+        volume_ml = inside.size * 2.5 * 0.75 * 0.75 / 1000.0
+        findings.append(expected(name, [volume_ml, float(inside.mean())]))
     return Case("phantom", volume, labels, findings, voxels=0.0, relative=1e-5)
 
 
 def build(folder: Path = FOLDER) -> None:
-    """Writes the graph and the golden case, and renews the manifest's ``[files]``."""
-    (folder / "golden").mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph())
-    write_case(folder / "golden", golden())
-    renew(folder, FOLDER)
+    """Writes the package's files, into its own folder unless told otherwise."""
+    write_model(folder, FOLDER, graph(), [golden()])
 
 
 if __name__ == "__main__":

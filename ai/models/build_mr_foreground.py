@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from ai.golden import Case, write_case
+from ai.golden import Case
+from ai.models.building import expected, write_model
 from ai.models.graph import Graph
 from ai.registry import bundled_models_path
-from ai.seal import renew
 from ai.types import Volume
 
 FOLDER = bundled_models_path() / "mr-foreground" / "1.0.0"
@@ -76,22 +76,13 @@ def golden() -> Case:
     """The phantom with its volume as drawn, not as the model gave it."""
     volume, labels = phantom()
     size = float(labels.sum()) * 3.0 * 1.5 * 1.5 / 1000.0
-    finding = {
-        "name": "body",
-        "confidence": None,
-        "measurements": [size],
-        "evaluations": [],
-        "region": None,
-    }
-    return Case("phantom", volume, labels, [finding], voxels=0.0, relative=1e-5)
+    findings = [expected("body", [size])]
+    return Case("phantom", volume, labels, findings, voxels=0.0, relative=1e-5)
 
 
 def build(folder: Path = FOLDER) -> None:
-    """Writes the graph and the golden case, and renews the manifest's ``[files]``."""
-    (folder / "golden").mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph())
-    write_case(folder / "golden", golden())
-    renew(folder, FOLDER)
+    """Writes the package's files, into its own folder unless told otherwise."""
+    write_model(folder, FOLDER, graph(), [golden()])
 
 
 if __name__ == "__main__":

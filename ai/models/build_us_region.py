@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from ai.golden import Case, write_case
+from ai.golden import Case
+from ai.models.building import expected, write_model
 from ai.models.graph import Graph
 from ai.registry import bundled_models_path
-from ai.seal import renew
 from ai.types import Volume
 
 FOLDER = bundled_models_path() / "us-region" / "1.0.0"
@@ -76,22 +76,13 @@ def phantom() -> tuple[Volume, np.ndarray]:
 def golden() -> Case:
     """The phantom with its sector as drawn, not as the model gave it."""
     volume, labels = phantom()
-    finding: dict[str, object] = {
-        "name": "scan region",
-        "confidence": None,
-        "measurements": [],
-        "evaluations": [],
-        "region": None,
-    }
-    return Case("phantom", volume, labels, [finding], voxels=0.01, relative=1e-5)
+    findings = [expected("scan region")]
+    return Case("phantom", volume, labels, findings, voxels=0.01, relative=1e-5)
 
 
 def build(folder: Path = FOLDER) -> None:
-    """Writes the graph and the golden case, and renews the manifest's ``[files]``."""
-    (folder / "golden").mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph())
-    write_case(folder / "golden", golden())
-    renew(folder, FOLDER)
+    """Writes the package's files, into its own folder unless told otherwise."""
+    write_model(folder, FOLDER, graph(), [golden()])
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from ai.golden import Case, write_case
+from ai.golden import Case
+from ai.models.building import expected, write_model
 from ai.models.graph import Graph
 from ai.registry import bundled_models_path
-from ai.seal import renew
 from ai.types import Volume
 
 FOLDER = bundled_models_path() / "xr-quality" / "1.0.0"
@@ -195,33 +194,18 @@ def golden(*, inverted: bool) -> Case:
         100.0 * (3000 - 1000) / 4095,
     ]
     box = [[10.0, 20.0], [129.0, 20.0], [129.0, 99.0], [10.0, 99.0]]
-    findings: list[dict[str, Any]] = [
-        {
-            "name": "exposed field",
-            "confidence": None,
-            "measurements": percentages,
-            "evaluations": [],
-            "region": box,
-        },
-        {
-            "name": "technical quality",
-            "confidence": None,
-            "measurements": [],
-            "evaluations": ["RID13", "373066001"] if inverted else ["RID12", "373067005"],
-            "region": None,
-        },
+    answers = ["RID13", "373066001"] if inverted else ["RID12", "373067005"]
+    findings = [
+        expected("exposed field", percentages, region=box),
+        expected("technical quality", evaluations=answers),
     ]
     name = "inverted" if inverted else "upright"
     return Case(name, phantom(inverted=inverted), None, findings, voxels=0.0, relative=1e-5)
 
 
 def build(folder: Path = FOLDER) -> None:
-    """Writes the graph and the golden cases, and renews the manifest's ``[files]``."""
-    (folder / "golden").mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph())
-    for inverted in (False, True):
-        write_case(folder / "golden", golden(inverted=inverted))
-    renew(folder, FOLDER)
+    """Writes the package's files, into its own folder unless told otherwise."""
+    write_model(folder, FOLDER, graph(), [golden(inverted=inverted) for inverted in (False, True)])
 
 
 if __name__ == "__main__":
