@@ -4,7 +4,8 @@ A fixed number of lanes run graphs, so that lanes times the runtime's own thread
 whatever many threads jobs are prepared. On a GPU runs of the same session and shape are joined, up
 to the batch of the model: those that wait while it is busy, and those that come within a few
 milliseconds. On a CPU a batch takes as long as its items one by one, so nothing is joined there,
-and nothing waits, unless the settings name a time.
+and nothing waits, unless the settings name a time. The only run of the only job may have
+all cores (`LoadedModel.alone`); what comes meanwhile starts beside it all the same.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +45,7 @@ class _Request:
     feeds: Feeds
     ends: float | None
     key: tuple[object, ...] | None
+    alone: bool
     came: float = field(default_factory=time.monotonic)
     answer: Future[Ran] = field(default_factory=Future)
 
@@ -73,16 +76,31 @@ class Lanes:
         self._under_way: list[_Request] = []
         self._threads = 0
         self._free = 0
+        self._jobs = 0
 
-    def submit(self, model: LoadedModel, feeds: Feeds, ends: float | None) -> Future[Ran]:
+    @contextmanager
+    def job(self) -> Iterator[None]:
+        """While a job is prepared and run; where there are several none of their runs is alone."""
+        with self._changed:
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._jobs -= 1
+
+    def submit(
+        self, model: LoadedModel, feeds: Feeds, ends: float | None, *, alone: bool = False
+    ) -> Future[Ran]:
         """Puts a run in the queue.
 
         Args:
             model: What is to run.
             feeds: Tensors by name; not to be changed before the answer is there.
             ends: When its time is up, on the monotonic clock; None for no limit.
+            alone: The job waits for this run before it submits another one.
         """
-        request = _Request(model, feeds, ends, self._key(model, feeds))
+        request = _Request(model, feeds, ends, self._key(model, feeds), alone)
         with self._changed:
             self._queue.append(request)
             if self._free < len(self._queue) and self._threads < self.count:
@@ -180,6 +198,8 @@ class Lanes:
             until = request.came + self._wait(model)
             if full or until <= now:
                 self._queue = [each for each in self._queue if each not in group]
+                others = (*self._queue, *self._under_way)
+                request.alone &= self._jobs == 1 and not any(each.model.on_cpu for each in others)
                 self._running[id(model)] += 1
                 self._under_way += group
                 return group, now
@@ -204,7 +224,9 @@ class Lanes:
         for each in group:
             try:
                 each.answer.set_result(
-                    recovery.run(self._sessions, each.model, each.feeds, each.ends)
+                    recovery.run(
+                        self._sessions, each.model, each.feeds, each.ends, alone=each.alone
+                    )
                 )
             except BaseException as error:
                 each.answer.set_exception(error)

@@ -87,7 +87,8 @@ class Engine:
                     f"{package.manifest.reference} cannot take the input: {reason}"
                 )
         models = self.load(package, graph)
-        return _Run(self.lanes, package, inputs, models, deadline_seconds).answer()
+        with self.lanes.job():
+            return _Run(self.lanes, package, inputs, models, deadline_seconds).answer()
 
     def load(self, package: Package, graph: str | None = None) -> list[LoadedModel]:
         """Makes ready what runs of a package: a graph, and the further ones of its ensemble.
@@ -189,8 +190,9 @@ class _Run:
 
     def _submit(self, feeds: Tensors) -> Runs:
         """Every graph on the input as it is and on every flip of it."""
+        alone = self.manifest.input.at_once and self.ensemble.members == 1
         return [
-            self.lanes.submit(model, each, self.ends)
+            self.lanes.submit(model, each, self.ends, alone=alone)
             for each in self.ensemble.feeds(self.manifest.inputs, feeds)
             for model in self.models
         ]

@@ -152,6 +152,11 @@ class Input(Table):
         return 3 if self.dimensions == "3D" else 2
 
     @property
+    def at_once(self) -> bool:
+        """The graph is given a volume as a whole: one long run a job."""
+        return self.axes == 3 and self.sliding is None
+
+    @property
     def needs_body(self) -> bool:
         """The body is looked for."""
         cropped = self.crop is not None and self.crop.to == "body"

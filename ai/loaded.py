@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     MemoryError,
 )
+# With this option a run gives the memory back that it and those before it took.
+_SHRINK = "memory.enable_memory_arena_shrinkage"
 # What the runtime, CUDA, cuBLAS and cuDNN say when memory is short.
 _NO_MEMORY = (
     "Failed to allocate memory",
@@ -84,6 +86,8 @@ class LoadedModel:
             put together.
         usage: What it does now.
         staging: Page-locked memory for its inputs, on a GPU.
+        alone: Another session of the graph, with a thread for every core, for runs that have the
+            machine to themselves; None where that is not worth a second copy of the weights.
     """
 
     package: Package
@@ -97,6 +101,7 @@ class LoadedModel:
     cuttable: bool
     usage: Usage
     staging: Staging | None = None
+    alone: ort.InferenceSession | None = None
 
     @property
     def reference(self) -> str:
@@ -109,6 +114,14 @@ class LoadedModel:
         return SHORT[self.provider]
 
     @property
+    def threads_alone(self) -> int | None:
+        """Threads of a run that has the machine to itself, where they are more than usual."""
+        if self.alone is None:
+            return None
+        threads: int = self.alone.get_session_options().intra_op_num_threads
+        return threads
+
+    @property
     def on_cpu(self) -> bool:
         """The CPU runs it."""
         return self.runs == "cpu"
@@ -117,26 +130,38 @@ class LoadedModel:
         """How many slices, images or patches some tensors hold."""
         return next((len(feeds[name]) for name in self.stacked), 1)
 
-    def run(self, feeds: Mapping[str, NDArray[Any]], deadline_seconds: float | None) -> Tensors:
+    def run(
+        self,
+        feeds: Mapping[str, NDArray[Any]],
+        deadline_seconds: float | None,
+        *,
+        alone: bool = False,
+    ) -> Tensors:
         """Runs the graph; releases the GIL meanwhile.
 
         Args:
             feeds: Tensors by name.
             deadline_seconds: After so long the runtime is told to stop, which it does at the next
                 operator of the graph; None for no limit.
+            alone: No other run goes on: it may have all cores, where there is a session for that.
 
         Raises:
             OutOfMemoryError: It asked for more memory than there is.
             ProviderError: It failed, and not on the CPU.
             InferenceError: The time was up, or the runtime failed.
         """
-        return self._run(feeds, deadline_seconds, ort.RunOptions())
+        options = ort.RunOptions()
+        if not alone or self.alone is None:
+            return self._run(feeds, deadline_seconds, options)
+        # The next run may be one of the other session, which has memory of its own.
+        options.add_run_config_entry(_SHRINK, "cpu:0")
+        return replace(self, session=self.alone)._run(feeds, deadline_seconds, options)
 
     def rest(self) -> None:
         """Gives the memory back that earlier runs have left, by a small run that ends so."""
         options = ort.RunOptions()
         arenas = "cpu:0" if self.on_cpu else "cpu:0;gpu:0"
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arenas)
+        options.add_run_config_entry(_SHRINK, arenas)
         self._run(self.blank(), None, options)
         with self.usage.lock:
             self.usage.resting = True

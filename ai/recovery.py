@@ -33,6 +33,8 @@ def run(
     model: LoadedModel,
     feeds: Mapping[str, NDArray[Any]],
     ends: float | None,
+    *,
+    alone: bool = False,
 ) -> Ran:
     """Runs a graph, and does what can be done where that fails.
 
@@ -41,6 +43,7 @@ def run(
         model: What is to run.
         feeds: Tensors by name.
         ends: When its time is up, on the monotonic clock; None for no limit.
+        alone: No other run goes on beside it.
 
     Raises:
         OutOfMemoryError: One item alone is too large for the CPU's memory.
@@ -48,7 +51,7 @@ def run(
     """
     while True:
         try:
-            return Ran(_in_parts(sessions, model, feeds, ends), model)
+            return Ran(_in_parts(sessions, model, feeds, ends, alone), model)
         except OutOfMemoryError:
             if model.on_cpu:
                 raise
@@ -63,6 +66,7 @@ def _in_parts(
     model: LoadedModel,
     feeds: Mapping[str, NDArray[Any]],
     ends: float | None,
+    alone: bool,
 ) -> Tensors:
     items, at = model.items(feeds), 0
     parts: list[Tensors] = []
@@ -71,7 +75,7 @@ def _in_parts(
         size = min(items - at, limit or items)
         try:
             left = None if ends is None else ends - time.monotonic()
-            parts.append(model.run(cut(model, feeds, at, at + size), left))
+            parts.append(model.run(cut(model, feeds, at, at + size), left, alone=alone))
         except OutOfMemoryError:
             if size == 1 or not model.cuttable:
                 raise

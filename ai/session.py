@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,9 @@ class SessionCache:
             runs, and `LoadedModel.reason` why it is not what was asked for.
         threads_per_session: Threads that one run may use; runs at a time times this should be the
             number of cores.
+        threads_alone: Threads of a run that no other one goes on beside, for a graph that is given
+            a volume at once: such a job has a single long run, which would leave the other cores
+            idle. It costs a second copy of the weights. 0 for no more threads than other runs have.
         compiled: Where graphs are kept as the runtime made them ready; None keeps none.
         idle_seconds: Sessions that did nothing for so long are dropped by `rest`; 0 keeps all.
         changed: Called, in the thread that wants a session, when one was made or dropped.
@@ -58,12 +61,14 @@ class SessionCache:
         providers: Asked = "auto",
         threads_per_session: int = 1,
         *,
+        threads_alone: int = 0,
         compiled: CompiledGraphs | None = None,
         idle_seconds: float = 0.0,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._providers = providers
         self.threads = threads_per_session
+        self.threads_alone = threads_alone
         self._compiled = compiled
         self._idle_seconds = idle_seconds
         self.changed = changed
@@ -223,7 +228,7 @@ class SessionCache:
     ) -> LoadedModel:
         manifest = package.manifest
         try:
-            session = self._session(package, graph, provider)
+            session = self._session(package, graph, provider, self.threads)
         except _NOT_LOADED as error:
             if provider != "cpu":
                 raise _OtherProviderError(one_line(error)) from error
@@ -249,8 +254,13 @@ class SessionCache:
             usage=Usage(most=manifest.input.batch),
             staging=None if provider == "cpu" else cuda_staging(),
         )
+        if provider == "cpu" and manifest.input.at_once and self.threads_alone > self.threads:
+            alone = self._session(package, graph, provider, self.threads_alone)
+            loaded = replace(loaded, alone=alone)
         try:
             loaded.run(loaded.blank(), None)
+            if loaded.alone is not None:
+                loaded.run(loaded.blank(), None, alone=True)
         except InferenceError as error:
             if provider != "cpu":
                 raise _OtherProviderError(str(error)) from error
@@ -261,26 +271,28 @@ class SessionCache:
                 self._compiled.seal(self._engines(self._compiled, package, graph))
         return loaded
 
-    def _session(self, package: Package, graph: str, provider: Provider) -> ort.InferenceSession:
-        content = package.read(graph)
+    def _session(
+        self, package: Package, graph: str, provider: Provider, threads: int
+    ) -> ort.InferenceSession:
+        content, how = package.read(graph), {"intra_op_num_threads": threads}
         kept = self._compiled if len(content) < _LARGEST_KEPT else None
         if kept is None or provider == "cuda":
-            return self._started(content, provider, {})
+            return self._started(content, provider, how)
         if provider == "tensorrt":
             place = self._engines(kept, package, graph)
             kept.proved(place.name)
             place.mkdir(parents=True, exist_ok=True)
             engines = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(place)}
-            return self._started(content, provider, {}, engines)
+            return self._started(content, provider, how, engines)
         key = kept.key(package.digest, graph, provider)
         ready = kept.read(key, _GRAPH)
         if ready is not None:
-            return self._started(ready, provider, {"graph_optimization_level": _AS_IT_IS})
+            return self._started(ready, provider, how | {"graph_optimization_level": _AS_IT_IS})
         with suppress(*_NOT_LOADED), kept.make(key) as folder:
             into = {"optimized_model_filepath": str(folder / _GRAPH)}
-            return self._started(content, provider, into)
+            return self._started(content, provider, how | into)
         # The disk did not take it, or the graph cannot be written.
-        return self._started(content, provider, {})
+        return self._started(content, provider, how)
 
     def _engines(self, kept: CompiledGraphs, package: Package, graph: str) -> Path:
         """Where TensorRT writes its engines and reads them again."""
@@ -294,11 +306,13 @@ class SessionCache:
         settings: dict[str, str] | None = None,
     ) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = QUIET
         for name, value in how.items():
             setattr(options, name, value)
+        if options.intra_op_num_threads > self.threads:
+            # Threads for every core: those that have nothing to do are to leave it to others.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         names = [(NAMES[provider], settings or {})]
         if provider != "cpu":
             names.append((NAMES["cpu"], {}))

@@ -32,7 +32,8 @@ def loaded_models(data_dir: Path) -> list[dict[str, Any]]:
     Returns:
         Rows of ``model``, ``graph``, ``asked``, ``runs``, ``reason``, ``met`` (false where a
         provider that the settings list does not run it), ``most`` (items a run may have, once
-        memory was short, else null); none where no worker ran yet.
+        memory was short, else null), ``threads_alone`` (of a run that has all cores while no other
+        one goes on, else null); none where no worker ran yet.
     """
     try:
         rows: list[dict[str, Any]] = json.loads((data_dir / _FILE).read_text("utf-8"))
@@ -44,7 +45,9 @@ def loaded_models(data_dir: Path) -> list[dict[str, Any]]:
 def in_words(row: dict[str, Any]) -> str:
     """One model on one line: ``asked cuda, runs cpu: there is no NVIDIA driver``."""
     reason = f": {row['reason']}" if row["reason"] else ""
-    return f"{row['model']}: asked {row['asked']}, runs {row['runs']}{reason}"
+    threads = row.get("threads_alone")
+    alone = f", alone on {threads} threads" if threads else ""
+    return f"{row['model']}: asked {row['asked']}, runs {row['runs']}{alone}{reason}"
 
 
 class DeviceBoard:
@@ -84,6 +87,7 @@ class DeviceBoard:
             "reason": model.reason,
             "met": self._asked == "auto" or model.runs == self._asked[0],
             "most": model.usage.limit,
+            "threads_alone": model.threads_alone,
         }
 
     def _alarm(self, row: dict[str, Any]) -> None:

@@ -94,6 +94,7 @@ def make_engine(settings: Settings, registry: Registry, data_dir: Path | None = 
     sessions = SessionCache(
         models.providers,
         max(1, cores // lanes),
+        threads_alone=cores,
         compiled=None if data_dir is None else CompiledGraphs(data_dir / "cache"),
         idle_seconds=models.idle_seconds,
     )

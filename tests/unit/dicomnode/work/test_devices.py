@@ -55,6 +55,21 @@ def test_what_runs_a_model_is_told_and_a_listed_provider_that_does_not_is_an_ala
     assert figures["medai_provider_not_met"] == {(row["model"],): float(alarms)}
 
 
+def test_a_model_that_may_have_all_cores_is_told_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    given = settings(["cpu"])
+    engine = make_engine(given, Registry([bundled_models_path()]), tmp_path)
+    board = DeviceBoard(tmp_path, given, engine.sessions.loaded)
+    for name in ("mr-foreground", "xr-quality"):
+        engine.sessions.get(engine.registry.find(name))
+    board.show()
+    told = {row["model"].partition("@")[0]: in_words(row) for row in loaded_models(tmp_path)}
+    assert told["mr-foreground"].endswith("asked cpu, runs cpu, alone on 2 threads")
+    assert told["xr-quality"].endswith("asked cpu, runs cpu")
+
+
 def test_a_model_that_left_memory_is_no_longer_told(tmp_path: Path) -> None:
     given = settings(["cpu"])
     engine = make_engine(given, Registry([bundled_models_path()]), tmp_path)
