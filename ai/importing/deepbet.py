@@ -73,8 +73,8 @@ _KNOWN: Tree = {
                 "number": 1,
                 "channel": 0,
                 "threshold": 0.5,
-                # PS3.16 CID 7140.
-                "category": ["123037004", "SCT", "Anatomical Structure"],
+                # PS3.16 CID 7150 and 7140.
+                "category": ["91723000", "SCT", "Anatomical Structure"],
                 "type": ["128319008", "SCT", "Intracranial structure"],
                 "color": [230, 180, 160],
                 "description": "Brain and the fluid around it: the intracranial volume.",

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 from pydicom.sr._concepts_dict import concepts
+from pydicom.sr.codedict import codes
 
+from ai.importing import deepbet, rapidocr
 from ai.importing.codes import _STRUCTURES, plain, structure
 from ai.importing.xrayvision import _FINDINGS
+from ai.registry import Registry, bundled_models_path
 from ai.tables import _SIDES
 
 
@@ -26,6 +29,24 @@ def test_every_pathology_with_a_code_has_one_of_the_standard() -> None:
     for finding in _FINDINGS.values():
         value, scheme, meaning = finding["type"]
         assert meaning in listed(scheme, value)
+
+
+def test_every_segment_has_a_category_that_the_standard_lists() -> None:
+    """PS3.16 CID 7150, as pydicom holds it."""
+    categories = [
+        segment["category"]
+        for made in (deepbet._KNOWN, rapidocr._KNOWN)
+        for segment in made["output"].get("segment", {}).values()
+    ]
+    for package in Registry([bundled_models_path()]).packages():
+        for each in package.manifest.output.segments():
+            categories.append((each.category.value, each.category.scheme, each.category.meaning))
+    allowed = {
+        (code.value, code.scheme_designator, code.meaning)
+        for code in (getattr(codes.cid7150, name) for name in codes.cid7150.dir())
+    }
+    assert len(categories) > 6
+    assert {tuple(each) for each in categories} | set(_STRUCTURES) <= allowed
 
 
 @pytest.mark.parametrize(
