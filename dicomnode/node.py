@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import multiprocessing
 import os
 import signal
@@ -13,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -29,10 +27,11 @@ from config.schema import Settings, TlsSettings
 from dicomnode.children import RETIRING, Child
 from dicomnode.listening import allow_open_files, listen, listen_when_left
 from dicomnode.net.kept import KeptCertificates
-from dicomnode.recovery import recover
-from dicomnode.state import LOCK_FILE, STATE_FILE, NodeState, last_state
+from dicomnode.recovery import Persistent, recover
+from dicomnode.state import LOCK_FILE, NodeState, last_state, write_state
 from storage import attempts
 from storage.db import Ledger, open_ledger, process_name
+from storage.index import last_association
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +60,7 @@ class Node:
         self._children: list[Child] = []
         self._retiring: list[Child] = []
         self._written: NodeState | None = None
+        self._recovery: Persistent
         self._stopping = threading.Event()
         self._wake_reader, self._wake_writer = multiprocessing.Pipe(duplex=False)
 
@@ -76,7 +76,8 @@ class Node:
         """
         with self._lock():
             ledger = open_ledger(self.data_dir)
-            self._recover(ledger)
+            self._recovery = Persistent(partial(self._recover, ledger, last_association()))
+            self._recovery.attempt()
             self._listener = self._listen()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._asked_to_stop)
@@ -90,7 +91,8 @@ class Node:
                     child.start()
                 self._wait_until_begun(ledger)
                 state = self._write_state()
-                self._audit(ledger, "node.started", detail={"dicom_port": state.dicom[1]})
+                if self._recovery.fault is None:
+                    self._note_start(ledger, state)
                 if not self._stopping.is_set():
                     on_ready(state)
                 self._watch(ledger)
@@ -125,20 +127,34 @@ class Node:
                 raise StorageError("another node runs on this data folder") from error
             yield lock
 
-    def _recover(self, ledger: Ledger) -> None:
+    def _recover(self, ledger: Ledger, last_association: int) -> None:
         """Finish or remove what a crash left, before anything new comes."""
         begun = time.monotonic()
-        counts = recover(ledger, self.settings)
+        counts = recover(ledger, self.settings, last_association)
         log.info("node.recovered", **counts, seconds=round(time.monotonic() - begun, 2))
         if any(counts.values()):
             self._audit(ledger, "node.recovered", detail=counts)
 
+    def _note_start(self, ledger: Ledger, state: NodeState) -> None:
+        self._audit(ledger, "node.started", detail={"dicom_port": state.dicom[1]})
+
     def _plan(self) -> None:
         for number in range(self.settings.node.receiver_processes):
             self._children.append(Child(f"receiver-{number}", self._receiver(number)))
-        self._children.append(Child("worker", self._worker))
+        if self._recovery.fault is None:
+            self._children.append(Child("worker", self._worker))
         if self.settings.web.enabled:
             self._children.append(Child("web", self._web_process))
+
+    def _recover_again(self, ledger: Ledger) -> None:
+        """Finish what the disk or the database refused at the start; then the worker begins."""
+        if not self._recovery.attempt():
+            return
+        worker = Child("worker", self._worker)
+        self._children.append(worker)
+        worker.start()
+        with _later("node.started"):
+            self._note_start(ledger, self._write_state())
 
     def _receiver(self, number: int) -> Callable[[Connection], tuple[Any, None]]:
         def start(stop: Connection) -> tuple[Any, None]:
@@ -217,15 +233,15 @@ class Node:
                 due = child.process is None and time.monotonic() >= child.restart_at
                 if due and child.start():
                     log.info("process.restarted", process=child.name, restarts=child.restarts)
-            try:
-                self._write_state()
-            except OSError as error:  # the processes go on, and resume what can be resumed
-                log.error("state.unwritable", why=error.strerror)
+            if self._recovery.fault is not None and time.monotonic() >= self._recovery.due_at:
+                self._recover_again(ledger)
+            self._write_state()
 
     def _pause(self) -> float | None:
         """Seconds until something is due that no process tells; None when nothing is."""
         planned = [child.restart_at for child in self._children if child.process is None]
         planned += [until for _, until in self._patience()]
+        planned += [self._recovery.due_at] if self._recovery.fault is not None else []
         return max(0.0, min(planned) - time.monotonic()) if planned else None
 
     def _patience(self) -> Iterator[tuple[Child, float]]:
@@ -303,12 +319,15 @@ class Node:
                 for child in self._children
                 if child.process is None or not child.has_begun
             ),
+            waits="" if self._recovery.fault is None else str(self._recovery.fault),
         )
         if state != self._written:
-            fresh = self.data_dir / f"{STATE_FILE}.new"
-            fresh.write_text(json.dumps(asdict(state)), encoding="utf-8")
-            fresh.replace(self.data_dir / STATE_FILE)
-            self._written = state
+            try:
+                write_state(self.data_dir, state)
+            except OSError as error:  # the processes go on, and resume what can be resumed
+                log.error("state.unwritable", why=error.strerror)
+            else:
+                self._written = state
         return state
 
     def _audit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 STATE_FILE = "node.json"
@@ -23,6 +23,7 @@ class NodeState:
         processes: Restarts by process name.
         pids: Process ids by process name, of those that live.
         failing: Names of processes that are down, or are being restarted.
+        waits: Why what the node left when it last ended is not finished yet; empty when it is.
     """
 
     pid: int
@@ -32,6 +33,25 @@ class NodeState:
     processes: dict[str, int] = field(default_factory=dict)
     pids: dict[str, int] = field(default_factory=dict)
     failing: tuple[str, ...] = ()
+    waits: str = ""
+
+
+def write_state(data_dir: Path, state: NodeState) -> None:
+    """Note the state of the node that runs on a data folder.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    content = json.dumps(asdict(state)).encode()
+    path = data_dir / STATE_FILE
+    fresh = data_dir / f"{STATE_FILE}.new"
+    try:
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    except OSError:
+        # On a full disk there is still the room of the last one: JSON may end in blanks.
+        with path.open("r+b", buffering=0) as file:
+            file.write(content.ljust(path.stat().st_size))
 
 
 def node_state(data_dir: Path) -> NodeState | None:

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from peewee import PeeweeException, SqliteDatabase
 from playhouse.migrations import Runner
 
-from config.errors import DatabaseVersionError, StaleStateError, StorageError
+from config.errors import DatabaseVersionError, OutOfSpaceError, StaleStateError, StorageError
 from storage import audit
 from storage.record import Record
 from storage.records import TABLES, AuditEvent
@@ -40,6 +40,9 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 def plainly(error: sqlite3.Error) -> StorageError:
     """What SQLite has to say in the node's own error."""
+    # SQLITE_IOERR_SHMSIZE: the file beside the database that its processes share finds no room.
+    if getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"):
+        return OutOfSpaceError("no room left on the disk for the database")
     kind = "damaged" if type(error) is sqlite3.DatabaseError else "not usable now"
     return StorageError(f"the database is {kind}: {error}")
 
@@ -51,6 +54,8 @@ class _Cursor(sqlite3.Cursor):
     """
 
     def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        if sql == "ROLLBACK" and not self.connection.in_transaction:
+            return self  # SQLite did so by itself; why it did is to be told, and nothing else
         try:
             return super().execute(sql, parameters)
         except sqlite3.IntegrityError:

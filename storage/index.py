@@ -223,7 +223,14 @@ def known_keys(keys: Sequence[str]) -> set[str]:
     return found
 
 
-def close_lost_associations(ledger: Ledger, receiver: str | None = None) -> int:
+def last_association() -> int:
+    """The highest number of an association, or 0."""
+    return int(Association.select(fn.MAX(Association.id)).scalar() or 0)
+
+
+def close_lost_associations(
+    ledger: Ledger, receiver: str | None = None, last: int | None = None
+) -> int:
     """Close what a process that is gone left open, and cover it; gives how many.
 
     What came into an association that was closed just before is covered as well.
@@ -231,10 +238,13 @@ def close_lost_associations(ledger: Ledger, receiver: str | None = None) -> int:
     Args:
         ledger: The database.
         receiver: Only those of this receiver; None for all.
+        last: Only those up to this one; None for all.
     """
     query = Association.select().where(Association.closed_at.is_null())
     if receiver is not None:
         query = query.where(Association.receiver == receiver)
+    if last is not None:
+        query = query.where(Association.id <= last)
     lost = [row.id for row in query]
     for association_id in lost:
         close_association(ledger, association_id, "lost")

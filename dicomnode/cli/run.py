@@ -18,7 +18,8 @@ def run(config: ConfigFile = None) -> None:
         callers = "" if settings.peers else "; no peers are listed, so only this machine may call"
         failing = ", ".join(state.failing)
         down = f"; not running yet: {failing}, see the log" if failing else ""
-        say(f"medai-node is ready: {state.ae_title} on {host}:{port}{http}{down}{callers}")
+        waits = f"; takes nothing yet, see the log: {state.waits}" if state.waits else ""
+        say(f"medai-node is ready: {state.ae_title} on {host}:{port}{http}{down}{waits}{callers}")
 
     settings.node.data_dir.mkdir(parents=True, exist_ok=True)
     start_logging(settings.node.data_dir)

@@ -24,6 +24,7 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationServer
 
 from config.schema import Settings, TlsSettings
+from dicomnode.net.catching_up import CatchingUp
 from dicomnode.net.closing import Closing
 from dicomnode.net.contexts import VERIFICATION, register_storage_classes
 from dicomnode.net.door import ARTIM_SECONDS, Door, Request
@@ -38,11 +39,8 @@ from dicomnode.net.rates import Rates, Throttle
 from dicomnode.net.slots import AssociationSlots
 from dicomnode.net.tls import ServerTls
 from storage.db import Ledger, open_ledger
-from storage.index import close_lost_associations, known_keys
 from storage.objects import ObjectStore
 from storage.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from storage.replay import replay
-from storage.tidy import tidy
 
 log = logging.getLogger(__name__)
 
@@ -341,11 +339,9 @@ def run_receiver(
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when all end
     ledger = open_ledger(data_dir)
-    # What the process that this one replaces left, if it was killed.
-    replay(ledger)
-    close_lost_associations(ledger, receiver_name(index))
-    tidy(data_dir, known_keys)
     receiver = Receiver(settings, data_dir, listener, index, ledger=ledger, kept_tls=kept_tls)
+    catching_up = CatchingUp(ledger, receiver.store, receiver_name(index))
+    catching_up.begin()
     # This thread's connection: while one is open, SQLite keeps the descriptors of those that
     # associations closed (sqlite.org/src, os_unix.c, "pending close").
     ledger.close()
@@ -355,4 +351,5 @@ def run_receiver(
     asked, ask = socket.socketpair()
     signal.signal(signal.SIGTERM, lambda number, frame: ask.close())
     wait([stop, asked])
+    catching_up.end()
     receiver.stop(settings.node.drain_seconds)

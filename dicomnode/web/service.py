@@ -44,7 +44,9 @@ def problems(settings: Settings, data_dir: Path) -> list[str]:
         return found or ["the data folder is not the one of the running node"]
     failing = state["failing"]
     if why := state.get("waits"):
-        found.append(f"objects and jobs of before the start wait, and all new ones: {why}")
+        found.append(
+            f"what was begun before the start is not finished, nothing new is taken: {why}"
+        )
     found += [f"process {name} is down and is being restarted" for name in failing]
     return [*found, *_certificate_problems(settings)]
 
