@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from dicomnode.net.repeats import Repeats, times
 from dicomnode.net.tls import ServerTls, shown_certificate
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,32 @@ _HEADER = struct.Struct(">BBL")
 # (PS3.8 9.3.8).
 _UNRECOGNISED, _UNEXPECTED, _INVALID = 1, 2, 6
 _ACCEPT_PAUSE = 0.2
+# What OpenSSL calls the commonest reasons, for those who look after the network.
+_PLAIN_WORDS = {
+    "WRONG_VERSION_NUMBER": "the peer does not speak TLS",
+    "HTTP_REQUEST": "the peer does not speak TLS",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the peer showed no certificate",
+    "UNSUPPORTED_PROTOCOL": "the peer's version of TLS is too old",
+    "NO_SHARED_CIPHER": "the peer offers no cipher suite of the profile",
+    "TLSV1_ALERT_UNKNOWN_CA": "the peer does not trust the node's certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the peer finds the node's certificate expired",
+}
+_TITLES = struct.Struct(">10x16s16s")
+"""Called and calling AE title in an A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
+
+_SHORTEST_REQUEST = 74  # what comes before its first item
+_DRAINED = 1 << 20
 
 
 def abort_pdu(reason: int) -> bytes:
     """An A-ABORT PDU of the service provider (PS3.8 9.3.8)."""
     return struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, 2, reason)
+
+
+def _plainly(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the peer's certificate is not trusted: {error.verify_message}"
+    return _PLAIN_WORDS.get(error.reason or "", error.reason or "unknown")
 
 
 @dataclass
@@ -55,6 +77,8 @@ class _Waiting:
     handshake: bool
     data: bytearray = field(default_factory=bytearray)
     wanted: int = _HEADER.size
+    turned_away: bool = False
+    drained: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,13 +97,24 @@ class Request:
     held: bytes
     certificate: str | None = None
 
+    @property
+    def titles(self) -> tuple[str, str]:
+        """Called and calling AE title, without blanks around them."""
+        called, calling = _TITLES.unpack_from(self.held)
+        return _title(called), _title(calling)
+
+
+def _title(field: bytes) -> str:
+    return field.decode("ascii", "backslashreplace").strip()
+
 
 class Door:
     """Accepts connections on a listening socket and hands on those that ask for an association.
 
     Args:
         listener: Listening socket, which other processes may share.
-        admit: Takes each request; called in the thread of `run`.
+        admit: Takes each request, or gives what the requestor is to hear before it is closed;
+            called in the thread of `run`.
         artim_seconds: How long a connection may take, a TLS handshake included.
         tls: TLS for every connection; None for plain DICOM.
     """
@@ -87,7 +122,7 @@ class Door:
     def __init__(
         self,
         listener: socket.socket,
-        admit: Callable[[Request], None],
+        admit: Callable[[Request], bytes | None],
         artim_seconds: float = ARTIM_SECONDS,
         tls: ServerTls | None = None,
     ) -> None:
@@ -104,6 +139,7 @@ class Door:
         self._waiting: dict[socket.socket, _Waiting] = {}
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = min(MAX_WAITING, soft // WAITING_SHARE)
+        self._repeats = Repeats()
         self._closing = False
 
     def run(self) -> None:
@@ -158,9 +194,11 @@ class Door:
                 sock.close()
                 return
         deadline = time.monotonic() + self._artim
-        waiting = _Waiting(sock, address, deadline, handshake=self._tls is not None)
-        self._waiting[sock] = waiting
-        self._selector.register(sock, selectors.EVENT_READ, waiting)
+        self._wait_for(_Waiting(sock, address, deadline, handshake=self._tls is not None))
+
+    def _wait_for(self, waiting: _Waiting) -> None:
+        self._waiting[waiting.sock] = waiting
+        self._selector.register(waiting.sock, selectors.EVENT_READ, waiting)
 
     def _step(self, waiting: _Waiting) -> None:
         """Go on with a connection for as long as its bytes are here."""
@@ -170,15 +208,17 @@ class Door:
             if waiting.handshake and isinstance(waiting.sock, ssl.SSLSocket):
                 waiting.sock.do_handshake()
                 waiting.handshake = False
-            while waiting.sock in self._waiting:
+            while waiting.sock in self._waiting and not waiting.turned_away:
                 self._read(waiting)
+            if waiting.turned_away:
+                self._drain(waiting)
         except (BlockingIOError, ssl.SSLWantReadError):
             self._selector.modify(waiting.sock, selectors.EVENT_READ, waiting)
         except ssl.SSLWantWriteError:
             self._selector.modify(waiting.sock, selectors.EVENT_WRITE, waiting)
         except OSError as error:
             if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-                log.warning("a TLS connection failed: %s", error.reason)
+                self._say(f"a TLS connection failed: {_plainly(error)}", waiting)
             self._drop(waiting)
 
     def _read(self, waiting: _Waiting) -> None:
@@ -191,13 +231,13 @@ class Door:
             return
         kind, _, length = _HEADER.unpack_from(waiting.data)
         if kind == _TLS_HANDSHAKE and self._tls is None:
-            log.warning("a connection wants TLS, which is not set up here")
+            self._say("a connection wants TLS, which is not set up here", waiting)
             self._drop(waiting)
         elif kind != A_ASSOCIATE_RQ:
             self._refuse(waiting, _UNEXPECTED if 1 < kind <= 7 else _UNRECOGNISED)
-        elif length > MAX_REQUEST:
+        elif not _SHORTEST_REQUEST - _HEADER.size <= length <= MAX_REQUEST:
             self._refuse(waiting, _INVALID)
-        elif len(waiting.data) == _HEADER.size and length:
+        elif len(waiting.data) == _HEADER.size:
             waiting.wanted += length
         else:
             self._hand_on(waiting)
@@ -208,17 +248,41 @@ class Door:
             waiting.sock.setblocking(True)
             certificate = shown_certificate(waiting.sock)
             held = bytes(waiting.data)
-            self._admit(Request(waiting.sock, waiting.address, held, certificate))
+            parting = self._admit(Request(waiting.sock, waiting.address, held, certificate))
+            if parting is not None:
+                self._turn_away(waiting, parting)
         except Exception:
             # The border of the accepting thread: the next peer is served.
             log.exception("an association could not be started")
             waiting.sock.close()
 
+    def _turn_away(self, waiting: _Waiting, parting: bytes) -> None:
+        """Say it, and leave the requestor the time to read it and to close (PS3.8 9.2.3, AE-8)."""
+        waiting.sock.setblocking(False)
+        with suppress(OSError):  # the peer has gone already, and the connection is closed below
+            waiting.sock.send(parting)
+        waiting.turned_away = True
+        waiting.data.clear()
+        waiting.deadline = time.monotonic() + self._artim
+        self._wait_for(waiting)
+
+    def _drain(self, waiting: _Waiting) -> None:
+        """Throw away what still comes: a close with bytes unread might unsay the parting word."""
+        received = waiting.sock.recv(1 << 16)
+        waiting.drained += len(received)
+        if not received or waiting.drained > _DRAINED:
+            self._drop(waiting)
+
     def _refuse(self, waiting: _Waiting, reason: int) -> None:
-        log.warning("a connection that does not ask for an association was aborted")
+        self._say("a connection that does not ask for an association was aborted", waiting)
         with suppress(OSError):  # nobody needs to hear it
             waiting.sock.send(abort_pdu(reason))
         self._drop(waiting)
+
+    def _say(self, what: str, waiting: _Waiting) -> None:
+        (what, address), count = self._repeats.count((what, waiting.address[0]))
+        if count:
+            log.warning("%s, from %s%s", what, address, times(count))
 
     def _expire(self) -> None:
         now = time.monotonic()

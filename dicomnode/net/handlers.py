@@ -12,6 +12,7 @@ from pynetdicom import evt
 
 from config.errors import StorageError
 from dicomnode.net.contexts import supported
+from dicomnode.net.door import Request
 from dicomnode.net.intake import Intake, Link
 from dicomnode.net.messages import on_message
 from dicomnode.net.peers import (
@@ -24,6 +25,7 @@ from dicomnode.net.peers import (
 )
 from dicomnode.net.procedure import on_create, on_other, on_set
 from dicomnode.net.rates import Rates, Throttle
+from dicomnode.net.rejections import Rejections
 from dicomnode.net.slots import NODE, AssociationSlots
 from dicomnode.net.status import Answer
 from storage.index import open_association
@@ -43,6 +45,7 @@ class Desk:
         rates: How fast peers are listened to.
         receiver: What association rows call this receiver.
         private_classes: SOP classes accepted beside the standard's.
+        rejections: Where rejected associations are put on record.
     """
 
     intake: Intake
@@ -52,6 +55,20 @@ class Desk:
     rates: Rates
     receiver: str
     private_classes: tuple[str, ...]
+    rejections: Rejections
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A requestor that may have its association.
+
+    Attributes:
+        caller: Who it is.
+        slots: Its places, to be given back when the association ends.
+    """
+
+    caller: Caller
+    slots: list[int]
 
 
 def bindings(desk: Desk) -> list[tuple[Any, ...]]:
@@ -70,18 +87,48 @@ def bindings(desk: Desk) -> list[tuple[Any, ...]]:
     ]
 
 
+def judge(request: Request, desk: Desk) -> Admission | Rejection:
+    """May this requestor have an association? Asked before one costs anything."""
+    called, calling = request.titles
+    address = request.address[0]
+    caller = desk.peers.admit(called, calling, address, request.certificate)
+    verdict = _with_places(caller, desk) if isinstance(caller, Caller) else caller
+    if isinstance(verdict, Rejection):
+        desk.rejections.note(verdict, (called, calling, address))
+    return verdict
+
+
+def _with_places(caller: Caller, desk: Desk) -> Admission | Rejection:
+    """The caller when a place is left, of its own and over all."""
+    lanes = [(LOCAL_LIMIT_EXCEEDED, desk.max_associations, NODE)]
+    if caller.max_associations is not None:
+        # First, so that a peer at its limit takes no place of others, not for a moment.
+        lanes.insert(0, (PEER_LIMIT_EXCEEDED, caller.max_associations, 1 + caller.entry))
+    slots: list[int] = []
+    for rejection, limit, lane in lanes:
+        slot = desk.slots.take(limit, lane)
+        if slot is None:
+            give_back(slots, desk)
+            return rejection
+        slots.append(slot)
+    return Admission(caller, slots)
+
+
+def give_back(slots: list[int], desk: Desk) -> None:
+    """Free the places of an association."""
+    for slot in slots:
+        desk.slots.give(slot)
+
+
 def on_requested(event: evt.Event, desk: Desk) -> None:
-    """An A-ASSOCIATE-RQ came: admit the caller and offer what it asks for, or reject."""
+    """An A-ASSOCIATE-RQ of a caller that was admitted: offer what it asks for."""
     assoc = event.assoc
+    caller: Caller = assoc.admission.caller
     request = assoc.requestor.primitive
     address = assoc.requestor.address
     called, calling = request.called_ae_title, request.calling_ae_title
-    verdict: Caller | Rejection = desk.peers.admit(called, calling, address, assoc.certificate)
-    if isinstance(verdict, Caller) and desk.intake.draining:
-        verdict = TEMPORARY_CONGESTION
-    if isinstance(verdict, Caller):
-        verdict = _with_places(assoc, verdict, desk)
-    if isinstance(verdict, Caller):
+    association_id = None
+    if not desk.intake.draining:
         try:
             with desk.intake.turn.held(time.monotonic()):
                 association_id = open_association(
@@ -93,49 +140,20 @@ def on_requested(event: evt.Event, desk: Desk) -> None:
                 )
         except StorageError as error:
             log.error("an association could not be recorded: %s", error)
-            verdict = TEMPORARY_CONGESTION
-    if isinstance(verdict, Rejection):
-        _reject(assoc, verdict, desk, (called, calling, address))
+    if association_id is None:
+        congested = TEMPORARY_CONGESTION
+        assoc.acse.send_reject(congested.result, congested.source, congested.reason)
+        assoc.kill()
+        desk.rejections.note(congested, (called, calling, address))
         return
-    assoc.link = Link(association_id, calling, verdict.may)
-    if verdict.max_bytes_per_second:
-        assoc.throttle = Throttle(desk.rates, verdict.entry, verdict.max_bytes_per_second)
+    assoc.link = Link(association_id, calling, caller.may)
+    if caller.max_bytes_per_second:
+        assoc.throttle = Throttle(desk.rates, caller.entry, caller.max_bytes_per_second)
     assoc.acceptor.supported_contexts = supported(
         request.presentation_context_definition_list,
         desk.private_classes,
-        verdict.may,
+        caller.may,
     )
-
-
-def _with_places(assoc: Any, caller: Caller, desk: Desk) -> Caller | Rejection:
-    """The caller when a place is left, of its own and over all; the association holds them."""
-    lanes = [(LOCAL_LIMIT_EXCEEDED, desk.max_associations, NODE)]
-    if caller.max_associations is not None:
-        # First, so that a peer at its limit takes no place of others, not for a moment.
-        lanes.insert(0, (PEER_LIMIT_EXCEEDED, caller.max_associations, 1 + caller.entry))
-    for rejection, limit, lane in lanes:
-        slot = desk.slots.take(limit, lane)
-        if slot is None:
-            return rejection
-        assoc.slots.append(slot)  # given back when the association ends, rejected or not
-    return caller
-
-
-def _reject(assoc: Any, rejection: Rejection, desk: Desk, asked: tuple[str, str, str]) -> None:
-    called, calling, address = asked
-    log.warning("association rejected: %s", rejection.why)
-    assoc.acse.send_reject(rejection.result, rejection.source, rejection.reason)
-    assoc.kill()
-    try:
-        with desk.intake.ledger.transaction() as change:
-            change.audit(
-                "association.rejected",
-                object=f"ae:{calling}",
-                outcome="refused",
-                detail={"why": rejection.why, "called_ae": called, "address": address},
-            )
-    except StorageError as error:
-        log.error("a rejected association could not be put on record: %s", error)
 
 
 def on_echo(event: evt.Event) -> int:

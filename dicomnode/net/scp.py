@@ -28,14 +28,15 @@ from dicomnode.net.catching_up import CatchingUp
 from dicomnode.net.closing import Closing
 from dicomnode.net.contexts import VERIFICATION, register_storage_classes
 from dicomnode.net.door import ARTIM_SECONDS, Door, Request
-from dicomnode.net.handlers import Desk, bindings
+from dicomnode.net.handlers import Admission, Desk, bindings, give_back, judge
 from dicomnode.net.intake import Intake, Link
 from dicomnode.net.library import quiet_pynetdicom
 from dicomnode.net.link import PeerSocket
 from dicomnode.net.messages import PeerMessages
-from dicomnode.net.peers import Peers
+from dicomnode.net.peers import Peers, Rejection
 from dicomnode.net.provider import PeerProvider
 from dicomnode.net.rates import Rates, Throttle
+from dicomnode.net.rejections import Rejections
 from dicomnode.net.slots import AssociationSlots
 from dicomnode.net.tls import ServerTls
 from storage.db import Ledger, open_ledger
@@ -72,11 +73,11 @@ class PeerAssociation(Association):
     """An association with a peer that called, accounted for from request to end.
 
     Attributes:
-        certificate: SHA-256 fingerprint of the certificate that the peer showed, if it did.
+        admission: Whose it is, and which places it has.
         throttle: How fast its bytes are taken; None without a limit.
     """
 
-    def __init__(self, ae: AE, server: ReceiverServer, certificate: str | None) -> None:
+    def __init__(self, ae: AE, server: ReceiverServer, admission: Admission) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.dul = PeerProvider(self)
         self.dimse = PeerMessages(self, server.desk.intake)
@@ -84,9 +85,8 @@ class PeerAssociation(Association):
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
         self._server = server
         self.link: Link | None = None
-        self.certificate = certificate
+        self.admission = admission
         self.throttle: Throttle | None = None
-        self.slots: list[int] = []
         self.outcome = "lost"
 
     @property
@@ -107,11 +107,11 @@ class _Handler(BaseRequestHandler):
     """Makes an association of a request; the twin of pynetdicom's `RequestHandler`."""
 
     server: ReceiverServer
-    request: Request
+    request: tuple[Request, Admission]
 
     def handle(self) -> None:
-        server, request = self.server, self.request
-        assoc = PeerAssociation(server.ae, server, request.certificate)
+        server, (request, admission) = self.server, self.request
+        assoc = PeerAssociation(server.ae, server, admission)
         # pynetdicom finds its acceptors by this name.
         assoc.name = f"AcceptorThread@{request.address[1]}"
         assoc.set_socket(PeerSocket(assoc, request, server.idle_seconds, server.short_path_intake))
@@ -166,8 +166,16 @@ class ReceiverServer(AssociationServer):
     def server_activate(self) -> None:
         """The socket listens already."""
 
-    def _admit(self, request: Request) -> None:
-        self.finish_request(request, request.address)
+    def _admit(self, request: Request) -> bytes | None:
+        verdict = judge(request, self.desk)
+        if isinstance(verdict, Rejection):
+            return verdict.pdu()
+        try:
+            self.finish_request((request, verdict), request.address)
+        except BaseException:
+            give_back(verdict.slots, self.desk)
+            raise
+        return None
 
     def begun(self, assoc: PeerAssociation) -> None:
         """An association starts."""
@@ -182,8 +190,7 @@ class ReceiverServer(AssociationServer):
                 log.info("association %d %s", assoc.link.association_id, assoc.outcome)
                 self.desk.intake.ended()
         finally:
-            for slot in assoc.slots:
-                self.desk.slots.give(slot)
+            give_back(assoc.admission.slots, self.desk)
             with self._changed:
                 self._open.discard(assoc)
                 self._changed.notify_all()
@@ -234,6 +241,7 @@ class Receiver:
         self.intake = Intake(data_dir, settings.storage, self.store, ledger)
         self._slots = AssociationSlots(data_dir)
         self._rates = Rates(data_dir)
+        self.rejections = Rejections(ledger, self.intake.turn)
         desk = Desk(
             self.intake,
             Peers(settings),
@@ -242,6 +250,7 @@ class Receiver:
             self._rates,
             receiver_name(index),
             node.private_sop_classes,
+            self.rejections,
         )
         ae = AE(ae_title=node.ae_title)
         ae.maximum_pdu_size = node.maximum_pdu_size
@@ -285,6 +294,7 @@ class Receiver:
                 self._part()
         self.intake.settler.wait_until_settled(None, SETTLE_SECONDS)
         self._server.closing.end()
+        self.rejections.end()
         self.intake.close(SETTLE_SECONDS)
         self._slots.close()
         self._rates.close()

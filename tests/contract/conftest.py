@@ -75,6 +75,8 @@ class Node:
         return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
     def events(self, action: str) -> list[dict[str, Any]]:
+        if not self.stopped:
+            self.receiver.rejections.wait()
         cursor = self.ledger.database.execute_sql(
             "SELECT object, outcome, detail FROM audit_event WHERE action = ? ORDER BY seq",
             (action,),

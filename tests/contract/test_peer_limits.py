@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -70,6 +71,26 @@ def test_descriptors_beyond_a_thousand_serve_as_well(start: StartNode) -> None:
         for descriptor in held:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.feature("P26")
+def test_rejected_associations_cost_no_thread_and_few_events(start: StartNode) -> None:
+    node = start(peers=[peer("CT1")])
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stranger = stack.enter_context(Wire.associate(node.port, calling="STRANGER"))
+            assert stranger.rejected == (1, 1, 3)
+        (first,) = node.events("association.rejected")
+        assert (first["object"], first["count"]) == ("ae:STRANGER", 1)
+        assert threading.active_count() <= before + 2
+        with Wire.associate(node.port, calling="CT1") as wire:
+            assert wire.store(ct()).status == 0
+            wire.release()
+    node.stop()
+    events = node.events("association.rejected")
+    assert [event["count"] for event in events] == [1, 39]
+    assert {event["address"] for event in events} == {"127.0.0.1"}
 
 
 def test_connections_that_say_nothing_leave_descriptors_for_others(start: StartNode) -> None:

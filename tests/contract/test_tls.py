@@ -76,7 +76,11 @@ def test_the_profiles(
 
 @pytest.mark.feature("P25")
 def test_with_client_ca_a_peer_must_show_a_certificate(
-    start: StartNode, tmp_path: Path, authority: Authority, identity: Identity
+    start: StartNode,
+    tmp_path: Path,
+    authority: Authority,
+    identity: Identity,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     peers = Authority(tmp_path, "peers")
     stranger = Authority(tmp_path, "strangers").issue("stranger")
@@ -86,6 +90,8 @@ def test_with_client_ca_a_peer_must_show_a_certificate(
     assert not works(node, client_side(authority.path, peers.issue("late", days=(-9, -1))))
     assert works(node, client_side(authority.path, peers.issue("ct1")))
     assert len(node.stored()) == 1
+    assert "failed: the peer showed no certificate, from 127.0.0.1" in caplog.text
+    assert "is not trusted: certificate has expired, from 127.0.0.1" in caplog.text
 
 
 @pytest.mark.feature("P25")
