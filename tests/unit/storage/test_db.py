@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from peewee import SqliteDatabase
 
-from config.errors import DatabaseVersionError, StaleStateError, StorageError
+from config.errors import DatabaseVersionError, OutOfSpaceError, StaleStateError, StorageError
 from storage import attempts, audit, audit_check, db, dispatch, overview, studies
 from storage.announced_records import ProcedureStep
 from storage.db import FAILURES, FILE_NAME, Change, Ledger, open_ledger
@@ -425,3 +425,19 @@ def test_a_move_from_a_state_somebody_changed_is_stale(ledger: Ledger) -> None:
     with pytest.raises(StaleStateError), ledger.transaction() as change:
         change.move(same, "settled")
     assert studies.settle(ledger, 0) == 0
+
+
+def test_a_full_disk_is_told_as_that_and_the_next_transaction_is_taken(ledger: Ledger) -> None:
+    pages = ledger.database.execute_sql("PRAGMA page_count").fetchone()[0]
+    ledger.database.execute_sql(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        with ledger.transaction() as change:
+            for number in range(1000):
+                change.audit("test.filled", object=f"test:{number}", detail={"much": "." * 1000})
+
+    with pytest.raises(OutOfSpaceError, match="no room left on the disk for the database"):
+        fill()
+    with ledger.transaction() as change:
+        change.audit("test.taken", object="test:1")
+    assert [event["action"] for event in audit.events()] == ["test.taken"]
