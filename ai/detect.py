@@ -111,23 +111,27 @@ def read(
 
     Raises:
         InferenceError: Tensors whose shapes do not go together, a class nobody declared, a score
-            that is no probability.
+            that is no probability, corners the wrong way round in a box that would be reported.
     """
     rows = _rows(spec, tensors[spec.tensor], seen.images)
     low, high = _turned(*_corners(spec, rows, seen.grid), seen)
     scores, classes = _scores(spec, tensors, rows), _classes(spec, tensors, rows)
     if classes is None and scores.shape[1] == 1 and len(objects) > 1:
         raise InferenceError(f"{spec.scores or spec.tensor} does not tell one class from another")
-    extended = (high > low).all(axis=1)
+    extended, backward = (high > low).all(axis=1), (high < low).any(axis=1)
     parts = []
     for place, entry in enumerate(objects):
         column = entry.index if scores.shape[1] > 1 else 0
         if column >= scores.shape[1]:
             raise InferenceError(f"{spec.scores} has {scores.shape[1]} classes, too few")
         sure = scores[:, column]
-        asked = extended & reported(spec, entry, sure, least)
-        if classes is not None:
-            asked &= classes == entry.index
+        own = np.True_ if classes is None else classes == entry.index
+        if spec.scores is not None and (own & backward & reported(spec, entry, sure)).any():
+            raise InferenceError(
+                f"{spec.tensor} holds a box whose far corner lies before its near one: is its "
+                f"format {spec.format}?"
+            )
+        asked = own & extended & reported(spec, entry, sure, least)
         at = np.flatnonzero(asked)
         parts.append(Found(low[at], high[at], sure[at], np.full(len(at), place)))
     if classes is not None and spec.undeclared == "refused":
@@ -329,7 +333,10 @@ def _classes(
     tensor = tensors[spec.classes]
     if tensor.size != rows.shape[0] * rows.shape[1]:
         raise InferenceError(f"{spec.classes} has shape {tensor.shape} for {rows.shape[1]} boxes")
-    return np.asarray(np.rint(tensor.reshape(-1)), np.int64)
+    classes = tensor.reshape(-1).astype(np.int64)
+    if not np.array_equal(classes, tensor.reshape(-1)):
+        raise InferenceError(f"{spec.classes} holds classes that are no whole numbers")
+    return classes
 
 
 def _in_review(entry: ObjectTable, score: float) -> bool:

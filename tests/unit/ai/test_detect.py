@@ -205,8 +205,9 @@ def test_any_numbers_give_boxes_inside_the_image_with_extent_or_nothing(
     made: Plan, seed: int, count: int
 ) -> None:
     random = np.random.default_rng(seed)
+    corners = np.sort(random.uniform(-20, 40, (1, count, 2, 3)), axis=2)
     tensors = {
-        "b": random.uniform(-20, 40, (1, count, 6)).astype(np.float32),
+        "b": corners.reshape(1, count, 6).astype(np.float32),
         "s": random.uniform(0, 1, (1, count, 2)).astype(np.float32),
     }
     kinds = things("nodule", "node")
@@ -332,6 +333,16 @@ def test_thresholds_bands_and_the_most_are_kept() -> None:
             {"classes": "c"},
             {"b": np.array([[0, 0, 0, 1, 1, 1.0]]), "s": np.ones(1), "c": np.array([7])},
             r"nobody declared: \[7\]",
+        ),
+        (
+            {"classes": "c"},
+            {"b": np.array([[0, 0, 0, 1, 1, 1.0]]), "s": np.ones(1), "c": np.array([0.5])},
+            "no whole numbers",
+        ),
+        (
+            {},
+            {"b": np.array([[0, 3, 0, 1, 1, 1.0]]), "s": np.array([[0.2, 0.9]])},
+            "before its near one: is its format zyxzyx",
         ),
     ],
 )
