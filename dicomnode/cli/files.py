@@ -155,6 +155,7 @@ def infer(
     """Run a model on one series without a network; objects, reports and pictures go to a folder."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from dicomnode.results.basicsr import in_words  # noqa: PLC0415
     from dicomnode.results.provenance import Provenance  # noqa: PLC0415
     from dicomnode.results.rendering import source_picture  # noqa: PLC0415
     from dicomnode.results.uids import result_uid  # noqa: PLC0415
@@ -211,7 +212,9 @@ def infer(
         (output / name).write_bytes(content)
         say(str(output / name))
     for finding in analysis.answer.findings:
-        say(f"{finding.description}")
+        say(in_words(finding))
+    if not analysis.answer.findings:
+        say("The model reports no finding.")
     if analysis.judgement.look is not None:
         complain(analysis.judgement.look)
 

@@ -85,12 +85,12 @@ def _findings(answer: Answer, sources: Sequence[Dataset]) -> Iterator[Dataset]:
     for finding in answer.findings:
         index = _slice(finding, answer)
         if index is None:
-            yield _text(codes.FINDING, _in_words(finding))
+            yield _text(codes.FINDING, in_words(finding))
             continue
         if not 0 <= index < len(sources):
             raise ValueError(f"a region lies on slice {index} of {len(sources)}")
         where = f"It is seen on slice {index + 1} of {len(sources)}."
-        yield _text(codes.FINDING, f"{_in_words(finding)} {where}")
+        yield _text(codes.FINDING, f"{in_words(finding)} {where}")
         yield image_item(image_reference(sources[index]))
 
 
@@ -108,7 +108,7 @@ def _text(name: Code, text: str) -> Dataset:
     return hd.TextContentItem(name, plain(text) or "-", hd.RelationshipTypeValues.CONTAINS)  # type: ignore[no-any-return]
 
 
-def _in_words(finding: Finding) -> str:
+def in_words(finding: Finding) -> str:
     """One finding with all that the model said of it, for a reader without coded content."""
     head = f"{finding.name}: {finding.type.meaning} ({finding.category.meaning})"
     if finding.site is not None:

@@ -27,6 +27,9 @@ def results(medai: Run, ct: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "results"
     done = medai("infer", ct, "--model", "ct-tissue", "--output", folder)
     assert done.code == 0, done.err
+    shown = [line for line in done.out.splitlines() if not line.startswith(str(folder))]
+    assert len(shown) > 1
+    assert all("Confidence: none: rule-based" in line and " mL." in line for line in shown)
     return folder
 
 
