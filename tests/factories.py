@@ -123,6 +123,18 @@ def ct_series_200(folder: Path, *, seed: int = 0) -> list[Path]:
     return write(images, folder)
 
 
+def spin_echo(image: Dataset) -> None:
+    """The attributes that an MR image must have (PS3.3 C.8.3.1)."""
+    image.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+    image.ScanningSequence = "SE"
+    image.SequenceVariant = "NONE"
+    image.ScanOptions = ""
+    image.MRAcquisitionType = "2D"
+    image.EchoTime = "10"
+    image.EchoTrainLength = 1
+    image.RepetitionTime = "500"
+
+
 def mr_series(
     slices: int = 5,
     *,
@@ -137,16 +149,9 @@ def mr_series(
     images = []
     for index in range(slices):
         image = image_header(MRImageStorage, "MR", f"study {seed}", f"mr/{seed}", index + 1)
-        image.ImageType = ["ORIGINAL", "PRIMARY", "M"]
+        spin_echo(image)
         image.SeriesDescription = "Synthetic MR"
         image.PatientPosition = "HFS"
-        image.ScanningSequence = "SE"
-        image.SequenceVariant = "NONE"
-        image.ScanOptions = ""
-        image.MRAcquisitionType = "2D"
-        image.EchoTime = "10"
-        image.EchoTrainLength = 1
-        image.RepetitionTime = "500"
         _place(image, cosines, (-10.0, -20.0, 30.0), index * step, ((1.0, 1.0), step))
         set_pixels(image, pixels[index], bits_stored=12)
         images.append(image)

@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from dicomnode.sample import decimal, image_header, sample_uid, set_pixels, set_plane
-from tests.factories import AXIAL, encoded
+from tests.factories import AXIAL, encoded, spin_echo
 
 Form = Literal["single-frame", "enhanced"]
 Order = Literal["along", "against", "shuffled"]
@@ -274,14 +274,7 @@ def _classic_ct(image: Dataset) -> None:
 
 
 def _classic_mr(image: Dataset) -> None:
-    image.ImageType = ["ORIGINAL", "PRIMARY", "M"]
-    image.ScanningSequence = "SE"
-    image.SequenceVariant = "NONE"
-    image.ScanOptions = ""
-    image.MRAcquisitionType = "2D"
-    image.EchoTime = "10"
-    image.EchoTrainLength = 1
-    image.RepetitionTime = "500"
+    spin_echo(image)
 
 
 def _classic_pt(image: Dataset) -> None:

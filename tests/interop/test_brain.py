@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from ai.importing.build import Imported, import_model
 from ai.importing.draft import read_answers
 from ai.registry import Registry
 from ai.session import SessionCache
-from dicomnode.results.provenance import Provenance
 from dicomnode.work.pipeline import analyse, model_facts
 from tests.interop.fetched import wheel
 from tests.interop.real import T1_HEAD, brain_mask, head_mr
+from tests.unit.dicomnode.results.cases import provenance
 
 pytestmark = [pytest.mark.imports, pytest.mark.timeout(900)]
 
@@ -71,15 +70,8 @@ def test_a_real_head_has_the_mask_and_the_volume_that_deepbet_gives(
     imported: Imported, engine: Engine, tmp_path: Path
 ) -> None:
     package = imported.package
-    provenance = Provenance(
-        identity="ab" * 32,
-        created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        ae_title="MEDAI",
-        node_uid="2.25.1",
-        software_version="0.1.0",
-        model=model_facts(package),
-    )
-    analysis = analyse(head_mr(tmp_path / "head"), package, engine, provenance, content="skip")
+    origin = provenance(model=model_facts(package))
+    analysis = analyse(head_mr(tmp_path / "head"), package, engine, origin, content="skip")
     assert [result.kind for result in analysis.results] == ["seg", "sr"]
     assert analysis.judgement.doubts == ()
     assert analysis.answer.labels is not None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,11 @@ from ai.registry import Registry, bundled_models_path
 from ai.seal import sealed
 from ai.session import SessionCache
 from config.errors import ContentError, SeriesError
-from dicomnode.results.provenance import Provenance
 from dicomnode.series.volume import LoadedSeries, load_series
 from dicomnode.work.pipeline import Analysis, analyse, model_facts
 from tests.interop.fetched import member
 from tests.interop.real import head_ct, head_mr, of_pydicom_data
+from tests.unit.dicomnode.results.cases import provenance
 
 pytestmark = [pytest.mark.tools, pytest.mark.feature("F22")]
 
@@ -95,15 +94,8 @@ def run(tumours: Package) -> Callable[..., Analysis]:
     engine = Engine(Registry([bundled_models_path()]), SessionCache(("cpu",), 2))
 
     def _run(path: Path, content: str = "skip") -> Analysis:
-        provenance = Provenance(
-            identity="ab" * 32,
-            created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-            ae_title="MEDAI",
-            node_uid="2.25.1",
-            software_version="0.1.0",
-            model=model_facts(tumours),
-        )
-        return analyse([path], tumours, engine, provenance, content=content)  # type: ignore[arg-type]
+        origin = provenance(model=model_facts(tumours))
+        return analyse([path], tumours, engine, origin, content=content)  # type: ignore[arg-type]
 
     return _run
 

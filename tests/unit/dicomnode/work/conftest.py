@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,3 +134,14 @@ def node(tmp_path: Path, registry: Registry) -> Iterator[Node]:
     opened = Node(tmp_path / "node", registry)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the assembler's clock on, and that clock alone."""
+
+    def move(seconds: float) -> None:
+        clock = SimpleNamespace(time=lambda: time.time() + seconds)
+        monkeypatch.setattr("dicomnode.work.assembler.time", clock)
+
+    return move

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,17 +29,6 @@ from tests.unit.dicomnode.work.conftest import (
     only_study,
 )
 from tests.volumes import Grid, images_of
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Moves the assembler's clock on, and that clock alone."""
-
-    def move(seconds: float) -> None:
-        clock = SimpleNamespace(time=lambda: time.time() + seconds)
-        monkeypatch.setattr("dicomnode.work.assembler.time", clock)
-
-    return move
 
 
 def ct(slices: int = 12, **other: object) -> list[Dataset]:

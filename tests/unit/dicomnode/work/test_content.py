@@ -23,14 +23,14 @@ from config.schema import RouteSettings, Settings
 from dicomnode.cli.files import explain
 from dicomnode.cli.jobs import retry
 from dicomnode.work.models import make_engine
-from dicomnode.work.pipeline import analyse
+from dicomnode.work.pipeline import analyse, model_facts
 from dicomnode.work.worker import Worker
 from storage import attempts
 from storage.records import AuditEvent, Job
 from tests import factories
 from tests.unit.ai import heads
+from tests.unit.dicomnode.results.cases import provenance
 from tests.unit.dicomnode.work.conftest import Node, job_states
-from tests.unit.dicomnode.work.test_pipeline import provenance
 
 
 def screen_as_cr() -> Dataset:
@@ -139,7 +139,7 @@ def test_a_model_for_heads_gets_no_other_series_and_says_why(
 ) -> None:
     paths = factories.write(factories.mr_series(slices=4), tmp_path / "source")
     with pytest.raises(ContentError, match="do not tell whether this is a head") as caught:
-        analyse(paths, for_heads, engine, provenance(for_heads), content="skip")
+        analyse(paths, for_heads, engine, provenance(model=model_facts(for_heads)), content="skip")
     assert caught.value.reason == "content"
 
 
@@ -148,7 +148,7 @@ def test_every_finding_of_a_doubtful_image_is_marked_with_all_doubts(
     for_heads: Package, engine: Engine, tmp_path: Path
 ) -> None:
     paths = factories.write(factories.mr_series(slices=4), tmp_path / "source")
-    analysis = analyse(paths, for_heads, engine, provenance(for_heads))
+    analysis = analyse(paths, for_heads, engine, provenance(model=model_facts(for_heads)))
     assert len(analysis.judgement.doubts) == 2
     (finding,) = analysis.answer.findings
     assert finding.needs_review
@@ -166,7 +166,9 @@ def test_the_reference_is_asked_even_where_the_route_does_not_look(
     for_heads: Package, engine: Engine, tmp_path: Path
 ) -> None:
     paths = factories.write(factories.mr_series(slices=4), tmp_path / "source")
-    analysis = analyse(paths, for_heads, engine, provenance(for_heads), content="off")
+    analysis = analyse(
+        paths, for_heads, engine, provenance(model=model_facts(for_heads)), content="off"
+    )
     assert analysis.judgement.shown == {}
     (doubt,) = analysis.judgement.doubts
     assert doubt.startswith("slices_mm of the input 'image' is")

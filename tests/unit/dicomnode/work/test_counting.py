@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 from pydicom.dataset import Dataset
@@ -32,17 +31,6 @@ def slow(node: Node) -> Node:
     """Nothing is complete by silence."""
     node.configure(series=SLOW)
     return node
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Moves the assembler's clock on, and that clock alone."""
-
-    def move(seconds: float) -> None:
-        clock = SimpleNamespace(time=lambda: time.time() + seconds)
-        monkeypatch.setattr("dicomnode.work.assembler.time", clock)
-
-    return move
 
 
 def ct(slices: int = 12, **other: int) -> list[Dataset]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ai.registry import Registry, bundled_models_path
 from ai.session import SessionCache
 from config.errors import SeriesError
 from config.schema import ModelsSettings, RouteSettings, Settings
-from dicomnode.results.provenance import Provenance, made_here
+from dicomnode.results.provenance import made_here
 from dicomnode.series.explain import explain
 from dicomnode.work.pipeline import analyse, model_facts
 from dicomnode.work.worker import Worker
@@ -25,6 +24,7 @@ from storage import jobs
 from storage.records import Job, Study
 from tests import factories, priors
 from tests.model_packages import LABELS, head, primary_input, write_package
+from tests.unit.dicomnode.results.cases import provenance
 from tests.unit.dicomnode.work.conftest import AT_ONCE, Node, job_states
 
 ROUTE = RouteSettings(name="Compare", scope="study", when={"Modality": "CT"}, model="denser")
@@ -209,7 +209,5 @@ def infer(models: Path, now: list[Path], before: list[Path]) -> None:
     registry = Registry([models])
     package = registry.find("denser")
     engine = Engine(registry, SessionCache(("cpu",), 1))
-    provenance = Provenance(
-        "0" * 64, datetime.now(UTC), "MEDAI", "2.25.1", "0", model_facts(package)
-    )
-    analyse(now, package, engine, provenance, others={"before": before})
+    origin = provenance(model=model_facts(package))
+    analyse(now, package, engine, origin, others={"before": before})

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -15,15 +14,14 @@ import pytest
 from pydicom.dataset import Dataset
 
 from ai.engine import Engine
-from ai.package import Package
 from ai.registry import Registry
 from config.errors import InferenceError, ModelFileError, SeriesError
 from config.schema import RouteSettings, Settings
-from dicomnode.results.provenance import Provenance
 from dicomnode.work.models import make_engine
 from dicomnode.work.pipeline import Analysis, analyse, model_facts, picture
 from storage.records import Series
 from tests import factories
+from tests.unit.dicomnode.results.cases import provenance
 from tests.unit.dicomnode.work.conftest import Node, job_states, only_series
 
 
@@ -40,20 +38,9 @@ def run(tmp_path: Path, registry: Registry, engine: Engine) -> Run:
     def _run(images: list[Dataset], model: str, **more: object) -> Analysis:
         package = more.pop("package", None) or registry.find(model)
         paths = factories.write(images, tmp_path / "source")
-        return analyse(paths, package, engine, provenance(package), **more)  # type: ignore[arg-type]
+        return analyse(paths, package, engine, provenance(model=model_facts(package)), **more)  # type: ignore[arg-type]
 
     return _run
-
-
-def provenance(package: Package) -> Provenance:
-    return Provenance(
-        identity="ab" * 32,
-        created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        ae_title="MEDAI",
-        node_uid="2.25.1",
-        software_version="0.1.0",
-        model=model_facts(package),
-    )
 
 
 def objects(analysis: Analysis) -> list[Dataset]:

@@ -16,7 +16,7 @@ from ai.package import Package
 from ai.registry import Registry
 from ai.session import SessionCache
 from dicomnode.sample import set_pixels
-from dicomnode.work.pipeline import analyse
+from dicomnode.work.pipeline import analyse, model_facts
 from tests import factories
 from tests.model_packages import SLICES, head, primary_input, write_package
 from tests.unit.ai.test_saliency import (
@@ -29,7 +29,7 @@ from tests.unit.ai.test_saliency import (
     channel_graph,
     spot_graph,
 )
-from tests.unit.dicomnode.work.test_pipeline import provenance
+from tests.unit.dicomnode.results.cases import provenance
 
 
 def package_of(folder: Path, graph: bytes, image: str, output: str) -> Package:
@@ -42,7 +42,7 @@ def objects(
 ) -> dict[str, Dataset]:
     engine = Engine(Registry([]), SessionCache(["cpu"]))
     paths = factories.write(list(images), folder / "source")
-    made = analyse(paths, package, engine, provenance(package), kinds=kinds)
+    made = analyse(paths, package, engine, provenance(model=model_facts(package)), kinds=kinds)
     return {each.kind: dcmread(BytesIO(each.content)) for each in made.results}
 
 
