@@ -19,6 +19,15 @@ from storage.incoming import Incoming
 SHORTEST_NAME = 8
 """Digits of a digest that name a refused object at least."""
 
+BLOCK = 4096
+"""A file takes whole blocks of the disk, and each object has a note beside it."""
+
+AT_ONCE = 8
+"""Old objects make room for a part in so many of the whole, so that most find it made."""
+
+SHARE = 4
+"""A process uses a part in so many of what it found free before it looks again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
@@ -50,12 +59,13 @@ class Quarantine:
 
     Args:
         data_dir: The data folder.
-        room: Bytes that the folder may hold.
+        room: Bytes of the disk that the folder may take.
     """
 
     def __init__(self, data_dir: Path, room: int) -> None:
         self.folder = data_dir / "quarantine"
         self._room = room
+        self._spare = 0
         self._lock = threading.Lock()
 
     def keep(self, refused: Incoming, why: Mapping[str, object]) -> bool:
@@ -74,10 +84,13 @@ class Quarantine:
         with self._lock, storage_errors("quarantining an object"):
             self.folder.mkdir(mode=0o750, exist_ok=True)
             path = self.folder / f"{refused.digest}.dcm"
-            if path.exists() or refused.size > self._room:
+            needed = _room_of(refused.size)
+            if path.exists() or needed > self._room:
                 refused.discard()
                 return path.exists()
-            self._make_room(refused.size)
+            if needed > self._spare:
+                self._spare = self._make_room(needed)
+            self._spare -= needed
             refused.sync()
             facts = {"digest": refused.digest, "size": refused.size, "received_at": time.time()}
             note = json.dumps({**facts, **why}, indent=1)
@@ -124,19 +137,28 @@ class Quarantine:
             entry.path.with_suffix(".json").unlink(missing_ok=True)
             sync_folder(self.folder)
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, needed: int) -> int:
+        """Delete the oldest until there is room; gives what may be used before the next look."""
         entries = []
         for path in self.folder.glob("*.dcm"):
             with contextlib.suppress(FileNotFoundError):  # another process makes room as well
                 facts = path.stat()
-                entries.append((facts.st_mtime_ns, facts.st_size, path))
+                entries.append((facts.st_mtime_ns, _room_of(facts.st_size), path))
         held = sum(entry[1] for entry in entries)
-        for _, length, path in sorted(entries):
-            if held + size <= self._room:
-                break
-            path.unlink(missing_ok=True)
-            path.with_suffix(".json").unlink(missing_ok=True)
-            held -= length
+        if held + needed > self._room:
+            wanted = max(0, self._room - max(needed, self._room // AT_ONCE))
+            for _, length, path in sorted(entries):
+                if held <= wanted:
+                    break
+                path.unlink(missing_ok=True)
+                path.with_suffix(".json").unlink(missing_ok=True)
+                held -= length
+        return max(needed, (self._room - held) // SHARE)
+
+
+def _room_of(size: int) -> int:
+    """Bytes of the disk that an object of this size takes, with its note."""
+    return -(-size // BLOCK) * BLOCK + BLOCK
 
 
 def _read(path: Path) -> Refused | None:

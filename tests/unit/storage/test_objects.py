@@ -16,7 +16,7 @@ from config.errors import NotDicomError, OutOfSpaceError, StorageError
 from storage import runs
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset, file_head
-from storage.quarantine import Quarantine
+from storage.quarantine import BLOCK, Quarantine
 from storage.tidy import tidy
 
 HEAD = file_head("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1")
@@ -249,7 +249,7 @@ def refuse(store: ObjectStore, quarantine: Quarantine, data: bytes) -> bool:
 
 @pytest.mark.feature("P02")
 def test_quarantine_holds_one_copy_a_digest_with_its_reason(tmp_path: Path) -> None:
-    store, quarantine = ObjectStore(tmp_path), Quarantine(tmp_path, 1000)
+    store, quarantine = ObjectStore(tmp_path), Quarantine(tmp_path, 1 << 16)
     assert refuse(store, quarantine, b"broken")
     assert refuse(store, quarantine, b"broken")
     digest = hashlib.sha256(b"broken").hexdigest()
@@ -258,7 +258,7 @@ def test_quarantine_holds_one_copy_a_digest_with_its_reason(tmp_path: Path) -> N
 
 
 def test_quarantine_keeps_to_its_room_and_drops_the_oldest(tmp_path: Path) -> None:
-    store, quarantine = ObjectStore(tmp_path), Quarantine(tmp_path, 1000)
+    store, quarantine = ObjectStore(tmp_path), Quarantine(tmp_path, 5 * BLOCK)
     for age, content in enumerate((b"a" * 300, b"b" * 300)):
         assert refuse(store, quarantine, content)
         path = tmp_path / "quarantine" / f"{hashlib.sha256(content).hexdigest()}.dcm"
@@ -266,4 +266,25 @@ def test_quarantine_keeps_to_its_room_and_drops_the_oldest(tmp_path: Path) -> No
     assert refuse(store, quarantine, b"c" * 300)
     left = {path.read_bytes()[-1:] for path in (tmp_path / "quarantine").glob("*.dcm")}
     assert left == {b"b", b"c"}
-    assert not refuse(store, quarantine, b"d" * 2000)
+    assert not refuse(store, quarantine, bytes(4 * BLOCK + 1))
+
+
+def test_quarantine_counts_the_blocks_of_small_objects_and_seldom_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    make_room = Quarantine._make_room
+
+    def counted(quarantine: Quarantine, needed: int) -> int:
+        looks.append(needed)
+        return make_room(quarantine, needed)
+
+    monkeypatch.setattr(Quarantine, "_make_room", counted)
+    store = ObjectStore(tmp_path)
+    quarantine = Quarantine(tmp_path, 256 * BLOCK)
+    for number in range(200):
+        assert refuse(store, quarantine, b"%d" % number)
+    left = [path for path in (tmp_path / "quarantine").iterdir() if path.suffix == ".dcm"]
+    assert 100 < len(left) <= 128
+    assert (tmp_path / "quarantine" / f"{hashlib.sha256(b'199').hexdigest()}.dcm") in left
+    assert len(looks) < 100
