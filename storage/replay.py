@@ -78,6 +78,19 @@ def replay(ledger: Ledger) -> Replayed:
     return Replayed(objects, restored, damaged)
 
 
+def summary(data_dir: Path) -> list[str]:
+    """What lies aside as damaged, as plain sentences for those who run the node."""
+    aside = data_dir / DAMAGED
+    count = len(list(aside.iterdir())) if aside.is_dir() else 0
+    if not count:
+        return []
+    segments = "segments" if count > 1 else "segment"
+    return [
+        f"{count} damaged {segments} of the intake journal in {DAMAGED}: see journal.damaged in "
+        "the audit chain, and remove the files when nothing is missed"
+    ]
+
+
 @contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
     """One replay at a time, over all processes."""

@@ -14,7 +14,7 @@ from ai.registry import Registry
 from config.errors import ModelError
 from config.schema import Settings
 from dicomnode.work.devices import loaded_models
-from storage import feedback, figures, overview, scrub
+from storage import feedback, figures, overview, replay, scrub
 from storage.alerts import Trouble
 from storage.objects import ObjectStore
 from storage.records import Destination, Instance, Job, ModelBreaker
@@ -176,8 +176,10 @@ def breaker(sight: Sight) -> Iterator[Trouble]:
 
 
 def damage(sight: Sight) -> Iterator[Trouble]:
-    """Stored objects are damaged or missing."""
-    found = scrub.summary() if sight.settings.alerts.damage else []
+    """Stored objects are damaged or missing, or a part of the intake journal was damaged."""
+    if not sight.settings.alerts.damage:
+        return
+    found = [*scrub.summary(), *replay.summary(sight.data_dir)]
     if found:
         yield Trouble("damage", "", "; ".join(found))
 

@@ -287,6 +287,19 @@ def test_a_disk_that_gets_full_raises_an_alert(place: Place) -> None:
     place.store.close()
 
 
+def test_a_damaged_segment_of_the_journal_raises_an_alert_until_it_is_removed(
+    place: Place,
+) -> None:
+    aside = place.ledger.data_dir / "journal-damaged"
+    aside.mkdir()
+    segment = aside / "0123456789abcdef-journal-0000"
+    segment.touch()
+    assert place.wrong() == ["damage"]
+    assert "journal.damaged in the audit chain" in Alert.get_by_id("damage").reason
+    segment.unlink()
+    assert place.wrong() == []
+
+
 def test_open_circuit_breakers_and_damaged_objects_raise_alerts(place: Place) -> None:
     with place.ledger.transaction() as change:
         for _ in range(3):
