@@ -55,6 +55,8 @@ class Usage:
         running: Runs that go on.
         last: When the last one ended, on the monotonic clock.
         resting: Its memory was given back since.
+        at_once: Most runs that went on at a time since its memory was given back: what they took
+            is kept for others.
         most: Items of several callers that may be joined in one run.
         limit: Items that one run may have, once memory was short; None before.
         apart: Whether items were seen not to change each other's answers; None if not tried.
@@ -66,6 +68,7 @@ class Usage:
     running: int = 0
     last: float = field(default_factory=time.monotonic)
     resting: bool = True
+    at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -88,6 +91,8 @@ class LoadedModel:
         staging: Page-locked memory for its inputs, on a GPU.
         alone: Another session of the graph, with a thread for every core, for runs that have the
             machine to themselves; None where that is not worth a second copy of the weights.
+        working: Bytes that the graph held while `blank` ran, beside what went in and came out;
+            None where the runtime did not tell.
     """
 
     package: Package
@@ -102,6 +107,7 @@ class LoadedModel:
     usage: Usage
     staging: Staging | None = None
     alone: ort.InferenceSession | None = None
+    working: int | None = None
 
     @property
     def reference(self) -> str:
@@ -164,7 +170,7 @@ class LoadedModel:
         options.add_run_config_entry(_SHRINK, arenas)
         self._run(self.blank(), None, options)
         with self.usage.lock:
-            self.usage.resting = True
+            self.usage.resting, self.usage.at_once = True, 0
 
     def blank(self) -> Tensors:
         """Zeros that the graph takes: the first run, in which the runtime sets itself up."""
@@ -198,6 +204,7 @@ class LoadedModel:
             timer.start()
         with self.usage.lock:
             self.usage.running += 1
+            self.usage.at_once = max(self.usage.at_once, self.usage.running)
         try:
             how = plainly if self.on_cpu else bound
             values = how(self, feeds, options)

@@ -1,8 +1,9 @@
 """What an analysis will hold in memory, told before it starts.
 
-Counted are the arrays of the node itself and the tensors that go into the graph and come out of it.
-What a graph holds while it runs is the runtime's and not known before; where that is too much the
-run fails, and `ai.recovery` tells what is tried then.
+Counted are the arrays of the node itself, the tensors that go into the graph and come out of it,
+and what the graph held in its first run (`ai.footprint`), where its runs now have the shape of that
+one: patches, and images of a declared size. How that grows with the shape is not known before;
+where it is too much the run fails, and `ai.recovery` tells what is tried then.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ def needed(model: LoadedModel, plans: Sequence[Plan], runs: int) -> int:
     held += voxels * bytes_a_voxel(output)
     if plan.spec.sliding is None:
         depth = plan.spec.batch if plan.spec.axes == 2 else plan.shape[0]
-        block = math.prod(plan.padded_shape(min(depth, plan.shape[0])))
+        grid = plan.padded_shape(min(depth, plan.shape[0]))
+        block = math.prod(grid)
         waiting = 1 if plan.spec.axes == 3 else runs + 1
+        held += _within(model, plan, grid, min(runs, len(plan.blocks())))
         return held + block * _FLOAT * (
             _inputs(plans) * (_STEPS + waiting) + waiting * _scores(model)
         )
@@ -49,6 +52,8 @@ def needed(model: LoadedModel, plans: Sequence[Plan], runs: int) -> int:
     slab = depth * grid[1] * grid[2]
     run = depth * math.prod(patch[-2:])
     held += slab * _FLOAT * (_scores(model) + _inputs(plans) * _STEPS)
+    patches = math.prod(-(-n // size) for n, size in zip(grid, (depth, *patch[-2:]), strict=True))
+    held += _within(model, plan, (depth, *patch[-2:]), min(runs, patches))
     return held + run * _FLOAT * (2 * runs + 1) * (_inputs(plans) + _scores(model))
 
 
@@ -66,6 +71,16 @@ def check(model: LoadedModel, plans: Sequence[Plan], runs: int) -> None:
             f"{shape} voxels, and {free / _GIB:.1f} GiB are free",
             retry=False,
         )
+
+
+def _within(model: LoadedModel, plan: Plan, grid: Sequence[int], runs: int) -> int:
+    """What the graph holds in so many runs over a grid, beside what is there from earlier ones."""
+    layout, tensor = plan.spec.layout, model.blank()[plan.spec.tensor]
+    sizes = dict(zip(layout, tensor.shape, strict=True))
+    first = (sizes["D" if "D" in layout else "N"], sizes["H"], sizes["W"])
+    if model.working is None or first != tuple(grid):
+        return 0
+    return model.working * max(0, runs - model.usage.at_once)
 
 
 def _inputs(plans: Sequence[Plan]) -> int:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from ai.compiled import CompiledGraphs
 from ai.devices import NAMES, QUIET, Asked, cuda_loads, order, quiet, spelt, why_not
+from ai.footprint import held, profiled
 from ai.loaded import RUNTIME_ERRORS, LoadedModel, Tensors, Usage, check_graph, one_line
 from ai.package import Package
 from ai.pinned import cuda_staging
@@ -226,9 +227,23 @@ class SessionCache:
     def _make_on(
         self, package: Package, graph: str, provider: Provider, reason: str
     ) -> LoadedModel:
+        with profiled() as profile:
+            return self._warmed(package, graph, provider, reason, profile)
+
+    def _warmed(
+        self,
+        package: Package,
+        graph: str,
+        provider: Provider,
+        reason: str,
+        profile: dict[str, Any],
+    ) -> LoadedModel:
         manifest = package.manifest
+        how = {"intra_op_num_threads": self.threads}
         try:
-            session = self._session(package, graph, provider, self.threads)
+            session = self._session(
+                package, graph, provider, how | profile if provider == "cpu" else how
+            )
         except _NOT_LOADED as error:
             if provider != "cpu":
                 raise _OtherProviderError(one_line(error)) from error
@@ -255,10 +270,12 @@ class SessionCache:
             staging=None if provider == "cpu" else cuda_staging(),
         )
         if provider == "cpu" and manifest.input.at_once and self.threads_alone > self.threads:
-            alone = self._session(package, graph, provider, self.threads_alone)
-            loaded = replace(loaded, alone=alone)
+            how = {"intra_op_num_threads": self.threads_alone}
+            loaded = replace(loaded, alone=self._session(package, graph, provider, how))
         try:
-            loaded.run(loaded.blank(), None)
+            given = loaded.run(loaded.blank(), None)
+            if provider == "cpu":
+                loaded = replace(loaded, working=_working(session, given))
             if loaded.alone is not None:
                 loaded.run(loaded.blank(), None, alone=True)
         except InferenceError as error:
@@ -272,9 +289,9 @@ class SessionCache:
         return loaded
 
     def _session(
-        self, package: Package, graph: str, provider: Provider, threads: int
+        self, package: Package, graph: str, provider: Provider, how: dict[str, Any]
     ) -> ort.InferenceSession:
-        content, how = package.read(graph), {"intra_op_num_threads": threads}
+        content = package.read(graph)
         kept = self._compiled if len(content) < _LARGEST_KEPT else None
         if kept is None or provider == "cuda":
             return self._started(content, provider, how)
@@ -329,6 +346,13 @@ _AS_IT_IS = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 
 class _OtherProviderError(Exception):
     """A provider was not to be had; the next one is tried."""
+
+
+def _working(session: ort.InferenceSession, given: Tensors) -> int | None:
+    """What the first run held beside what it gave, which is told for itself."""
+    most = held(session)
+    outputs = sum(tensor.nbytes for tensor in given.values())
+    return None if most is None else max(0, most - outputs)
 
 
 def _items(
