@@ -28,14 +28,20 @@ SEGMENTS = {"gas in the body": 1, "fat": 2, "soft tissue": 3, "bone": 4}
 SHOWN = {0: (0, 0, 0), 1: (50, 85, 128), 2: (144, 124, 64), 3: (164, 109, 109), 4: (248, 248, 237)}
 PLANES = (12, 24, 33)
 POINTS = 8
+EVEN = 12  # of 255
+KINDS = 'results = ["seg", "sr", "overlay", "gsps"]\n'
+OVERLAY = "ct-tissue 1.0.0 overlay"
+OUTLINES = "ct-tissue 1.0.0 outlines"
+FRAMES = (0, 9, 20)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The screen, and what the viewer said."""
+    """The screen, what the viewer said, and the overlay, ``(frames, rows, columns, 3)``."""
 
     answer: dict[str, Any]
     folder: Path
+    overlay: NDArray[np.uint8]
 
     def colours(self, name: str, at: list[list[float]]) -> NDArray[np.float64]:
         """``(points, 3)``: the mean colour of 3 × 3 pixels around each point of a picture."""
@@ -50,13 +56,14 @@ def seen(tmp_path_factory: pytest.TempPathFactory, screenshots: Path) -> Iterato
     source = write_sample_study(folder / "source")
     with (
         Orthanc(folder / "pacs", plugins=[DICOMWEB]) as pacs,
-        NodeUnderTest(folder / "node", routes_to(pacs.port, pacs.ae_title)) as node,
+        NodeUnderTest(folder / "node", routes_to(pacs.port, pacs.ae_title) + KINDS) as node,
         viewer(pacs.web) as address,
     ):
         for path in source:
             pacs.put(path)
         dcmsend(node.state.dicom[1], source[0].parent, no_delay=True)
-        node.wait_until(lambda: len(pacs.files()) >= len(source) + 2, "SEG and SR at the PACS")
+        node.wait_until(lambda: len(pacs.files()) >= len(source) + 4, "all results at the PACS")
+        overlay = the_overlay(pacs.files())
         task = {
             "study": str(dcmread(source[0], specific_tags=["StudyInstanceUID"]).StudyInstanceUID),
             "segmentation": "ct-tissue 1.0.0 segmentation",
@@ -66,8 +73,13 @@ def seen(tmp_path_factory: pytest.TempPathFactory, screenshots: Path) -> Iterato
             ],
             "report": "ct-tissue 1.0.0 report",
             "findings": len(SEGMENTS),
+            "overlay": OVERLAY,
+            "frames": [
+                {"name": f"overlay-{index}", "index": index, "points": drawn(overlay[index])}
+                for index in FRAMES
+            ],
         }
-        yield Seen(drive(address, task, screenshots), screenshots)
+        yield Seen(drive(address, task, screenshots), screenshots, overlay)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +117,30 @@ def points(index: int) -> list[tuple[int, int]]:
     for kind in SHOWN:
         chosen += _some(flat & (kinds == kind), POINTS, index)
     return chosen
+
+
+def the_overlay(files: list[Path]) -> NDArray[np.uint8]:
+    """The frames of the overlay as the PACS has them."""
+    (overlay,) = (each for each in map(dcmread, files) if each.get("SeriesDescription") == OVERLAY)
+    frames: NDArray[np.uint8] = overlay.pixel_array
+    return frames
+
+
+def drawn(frame: NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """Columns and rows of one frame, each amid 5 x 5 pixels of much the same bright colour.
+
+    In the picture turned left to right another colour stands where they would come to.
+    """
+    colours = frame.astype(np.int64)
+    rows, columns = frame.shape[:2]
+    windows = np.lib.stride_tricks.sliding_window_view(colours, (5, 5), axis=(0, 1))
+    flat = np.zeros((rows, columns), bool)
+    flat[2:-2, 2:-2] = (windows.max((3, 4)) - windows.min((3, 4))).max(axis=2) < EVEN
+    turned = np.abs(colours - colours[:, ::-1]).max(axis=2) > 4 * EVEN
+    within = np.zeros((rows, columns), bool)  # what the viewer writes over it lies above and below
+    within[rows // 4 : rows * 3 // 4] = True
+    found = _some(flat & turned & within & (colours.max(axis=2) > 4 * EVEN), 5 * POINTS, rows)
+    return [(column, row) for row, column in found]
 
 
 def _some(where: NDArray[np.bool_], count: int, seed: int) -> list[tuple[int, int]]:
@@ -164,3 +200,18 @@ def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest connected part of a slice's mask."""
     parts = SimpleITK.ConnectedComponent(SimpleITK.GetImageFromArray(mask.astype(np.uint8)))
     return SimpleITK.GetArrayFromImage(SimpleITK.RelabelComponent(parts)) == 1
+
+
+def test_the_overlay_is_shown_as_it_was_drawn(seen: Seen) -> None:
+    for index, frame in zip(FRAMES, seen.answer["frames"], strict=True):
+        places = drawn(seen.overlay[index])
+        assert len(places) == 5 * POINTS
+        wanted = np.array([seen.overlay[index][row, column] for column, row in places], np.float64)
+        np.testing.assert_allclose(seen.colours(frame["name"], frame["at"]), wanted, atol=EVEN)
+
+
+def test_what_the_viewer_does_not_show_is_known(seen: Seen) -> None:
+    """It lists a presentation state with a warning mark and draws nothing of it."""
+    shown = seen.answer["series"]
+    assert [name for name, is_shown in shown.items() if not is_shown] == [OUTLINES]
+    assert len(shown) == 5

@@ -4,10 +4,12 @@
 //
 // The task: address, folder, playwright, chromium; study (Study Instance UID); segmentation (its
 // Series Description); planes: [{name, points}], points in LPS millimetres, all on one slice; report
-// (its Series Description) and findings, how many of it are looked at, one after the other.
-// Writes a picture of each plane and finding, and seen.json: segments (their labels); planes
-// [{name, at}], the place of each point in pixels of the picture; findings [{text, box}], what
-// stands beside the outline and its two extreme corners in LPS millimetres.
+// (its Series Description) and findings, how many of it are looked at, one after the other; overlay
+// (its Series Description) and frames: [{name, index, points}], points as column and row.
+// Writes a picture of each plane, finding and frame, and seen.json: segments (their labels); planes
+// and frames [{name, at}], the place of each point in pixels of the picture; findings [{text, box}],
+// what stands beside the outline and its two extreme corners in LPS millimetres; series, whether
+// the viewer shows it, by Series Description.
 
 import { createRequire } from "node:module";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -32,7 +34,7 @@ const browser = await chromium.launch({
 });
 const page = await browser.newPage({ viewport: { width: 1400, height: 900 } });
 page.setDefaultTimeout(PATIENCE);
-const seen = { planes: [], segments: [], findings: [] };
+const seen = { planes: [], segments: [], findings: [], frames: [], series: {} };
 
 const picture = (name) => page.screenshot({ path: `${task.folder}/${name}.png` });
 
@@ -56,6 +58,8 @@ try {
   await segmentation();
   await open();
   await report();
+  await open();
+  await overlay();
 } catch (error) {
   await picture("failed");
   throw error;
@@ -121,5 +125,41 @@ async function report() {
     });
     await picture(`finding-${number + 1}`);
     seen.findings.push(finding);
+  }
+}
+
+async function overlay() {
+  seen.series = await page.evaluate(() =>
+    Object.fromEntries(
+      window.services.displaySetService
+        .getActiveDisplaySets()
+        .map((each) => [each.SeriesDescription, !each.unsupported]),
+    ),
+  );
+  const before = await page.evaluate(() =>
+    window.cornerstone.getRenderingEngines()[0].getViewports()[0].getCurrentImageId(),
+  );
+  await page.getByText(task.overlay).first().dblclick();
+  await page.waitForFunction((other) => {
+    const [viewport] = window.cornerstone.getRenderingEngines()[0].getViewports();
+    return viewport.getCurrentImageId() !== other;
+  }, before);
+  await settled();
+  for (const frame of task.frames) {
+    await page.evaluate(async (index) => {
+      await window.cornerstone.getRenderingEngines()[0].getViewports()[0].setImageIdIndex(index);
+    }, frame.index);
+    await settled();
+    const at = await page.evaluate((points) => {
+      const [viewport] = window.cornerstone.getRenderingEngines()[0].getViewports();
+      const { imageData } = viewport.getImageData();
+      const place = viewport.element.getBoundingClientRect();
+      return points.map(([column, row]) => {
+        const [x, y] = viewport.worldToCanvas(imageData.indexToWorld([column, row, 0]));
+        return [place.x + x, place.y + y];
+      });
+    }, frame.points);
+    await picture(frame.name);
+    seen.frames.push({ name: frame.name, at });
   }
 }
