@@ -8,7 +8,7 @@ from typing import Any
 
 from peewee import fn
 
-from storage import index, procedures, source_counts
+from storage import procedures, source_counts
 from storage.db import Ledger
 from storage.record import Record
 from storage.records import (
@@ -25,6 +25,7 @@ from storage.records import (
     Series,
     Study,
 )
+from storage.series import expected_of
 
 
 def fact(key: str) -> str | None:
@@ -125,7 +126,7 @@ def _announced(series: Series) -> list[dict[str, Any]]:
         found.append({"source": "MPPS", "instances": listed.objects, "here": listed.here})
     counts = {
         "C-FIND (0020,1209)": source_counts.of_series(series),
-        "its headers": index.expected_of(series),
+        "its headers": expected_of(series),
     }
     found += [
         {"source": source, "instances": count, "here": min(count, series.instances)}

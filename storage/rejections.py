@@ -7,6 +7,7 @@ from collections.abc import Collection
 from storage import index, jobs
 from storage.db import Change
 from storage.records import Instance, Job, Rejection, Study
+from storage.series import recount
 
 
 def _jobs_on(study_instance_uid: str) -> list[Job]:
@@ -84,5 +85,5 @@ def reject(
             Study.study_instance_uid == study_uid
         ).execute()
     for series_uid in {row.series_instance_uid for row in gone}:
-        index.recount(change, series_uid, "a rejection note came")
+        recount(change, series_uid, "a rejection note came")
     return len(gone)

@@ -14,10 +14,11 @@ from typing import Any
 
 from storage import attempts, dispatch, index, jobs, outbox
 from storage.db import FILE_NAME, Ledger, open_ledger
-from storage.index import Arrival, Indexed
+from storage.index import Arrival
 from storage.jobs import JobRequest
 from storage.outbox import NewResult
 from storage.records import Delivery, Instance, Job, Series
+from storage.series import Indexed, index_instances, unindexed
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -61,9 +62,9 @@ def arrival(
 
 def index_all(ledger: Ledger) -> list[Series]:
     """What the worker does with what came."""
-    read = [Indexed(instance=row, modality="CT", single_image=False) for row in index.unindexed()]
+    read = [Indexed(instance=row, modality="CT", single_image=False) for row in unindexed()]
     with ledger.transaction() as change:
-        return index.index_instances(change, read)
+        return index_instances(change, read)
 
 
 def a_series(ledger: Ledger, uid: str = "2.1", images: int = 2) -> Series:

@@ -151,11 +151,12 @@ def complete(
     config: ConfigFile = None,
 ) -> None:
     """Take a series as it is now; one that no model answered goes to the models again."""
-    from storage import index, studies  # noqa: PLC0415
+    from storage import studies  # noqa: PLC0415
     from storage.nudge import nudge  # noqa: PLC0415
+    from storage.series import force  # noqa: PLC0415
 
     _, ledger = open_data(config)
-    if index.force(ledger, series, operator()):
+    if force(ledger, series, operator()):
         said = "The series is taken as it is."
     elif studies.ask_again(ledger, series, operator()):
         said = "The series is judged and routed again."

@@ -49,6 +49,17 @@ from storage.jobs import JobRequest
 from storage.objects import ObjectStore
 from storage.records import Instance, Series, Study
 from storage.rejections import is_rejected
+from storage.series import (
+    Indexed,
+    calling_ae_of,
+    current_instances,
+    index_instances,
+    indexed_version,
+    last_broken_off,
+    open_associations_of,
+    open_series,
+    unindexed,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -110,8 +121,8 @@ class Assembler:
         return queued + self._settle(), again
 
     def _index(self) -> bool:
-        rows = index.unindexed(BATCH)
-        read: list[index.Indexed] = []
+        rows = unindexed(BATCH)
+        read: list[Indexed] = []
         batch: set[str] = set()
         unread = 0
         for row in rows:
@@ -125,7 +136,7 @@ class Assembler:
                 self._feedback.take(row, header)
                 take_note(self._ledger, row, header)
                 read.append(
-                    index.Indexed(
+                    Indexed(
                         instance=row,
                         modality=text(header, "Modality"),
                         single_image=stands_alone(header),
@@ -147,7 +158,7 @@ class Assembler:
                 self._quarantine(row, f"unexpected {type(error).__name__}")
         if read:
             with self._ledger.transaction() as change:
-                index.index_instances(change, read)
+                index_instances(change, read)
         return len(rows) > unread
 
     def _is_rejected(self, row: Instance) -> bool:
@@ -165,7 +176,7 @@ class Assembler:
         attributes (it replaces the first), or with other pixels or in another series (quarantined:
         one of the two is wrong, and a UID must not name both).
         """
-        earlier = index.indexed_version(row.sop_instance_uid)
+        earlier = indexed_version(row.sop_instance_uid)
         if earlier is None:
             return True
         # Two receivers may have settled them the other way round than they acknowledged them.
@@ -191,7 +202,7 @@ class Assembler:
     def _judge(self) -> tuple[int, float]:
         again = time.time() + LONGEST_PAUSE
         queued = 0
-        waiting = index.open_series()
+        waiting = open_series()
         for series in waiting:
             try:
                 if not series.instances:
@@ -232,10 +243,8 @@ class Assembler:
         evidence = Evidence(
             received=series.instances,
             # Whose association broke off calls again to send the rest: its silence begins then.
-            last_object=self._silence.began(
-                uid, max(series.last_object_at, index.last_broken_off(uid))
-            ),
-            open_associations=index.open_associations_of(uid),
+            last_object=self._silence.began(uid, max(series.last_object_at, last_broken_off(uid))),
+            open_associations=open_associations_of(uid),
             announced=sources.announced(series, self._settings),
             single_image=series.single_image,
             forced=series.forced,
@@ -255,7 +264,7 @@ class Assembler:
         return verdict, members
 
     def _members(self, series: Series) -> Members:
-        rows = index.current_instances(series.series_instance_uid)
+        rows = current_instances(series.series_instance_uid)
         paths = [self._store.path(row.object_key) for row in rows]
         return rows, [read_header(path) for path in paths], paths
 
@@ -388,10 +397,10 @@ class Assembler:
             inputs=inputs,
             settings={"ae_title": self._settings.node.ae_title},
             priority=priority_of(run.route.priority, unit.headers) if live else "routine",
-            source=index.calling_ae_of(series.series_instance_uid) or "",
+            source=calling_ae_of(series.series_instance_uid) or "",
         )
 
     def _quiet_seconds(self, series_instance_uid: str) -> float:
-        calling_ae = index.calling_ae_of(series_instance_uid)
+        calling_ae = calling_ae_of(series_instance_uid)
         of_peer = sources.of_peer(self._settings, calling_ae, lambda peer: peer.quiet_seconds)
         return self._settings.series.quiet_seconds if of_peer is None else of_peer

@@ -8,8 +8,9 @@ from typing import TypeVar
 from config.peers import PeerSettings
 from config.schema import Settings
 from dicomnode.series.assembly import Announced
-from storage import index, procedures, source_counts
+from storage import procedures, source_counts
 from storage.records import Series
+from storage.series import calling_ae_of, expected_of
 
 T = TypeVar("T")
 
@@ -35,9 +36,9 @@ def announced(series: Series, settings: Settings) -> tuple[Announced, ...]:
     counted = source_counts.of_series(series)
     if counted is not None:
         found.append(Announced("C-FIND (0020,1209)", counted, provisional=True))
-    calling_ae = index.calling_ae_of(series.series_instance_uid)
+    calling_ae = calling_ae_of(series.series_instance_uid)
     if of_peer(settings, calling_ae, lambda peer: peer.trust_counts or None):
-        of_headers = index.expected_of(series)
+        of_headers = expected_of(series)
         if of_headers is not None:
             found.append(Announced("its headers", of_headers))
     return tuple(found)

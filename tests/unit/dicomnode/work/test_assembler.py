@@ -16,9 +16,10 @@ from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from config.peers import PeerSettings
 from config.schema import RouteSettings
-from storage import attempts, index, jobs, overview, studies
+from storage import attempts, jobs, overview, studies
 from storage.index import Kept
 from storage.records import AuditEvent, Instance, Job, Series, Study
+from storage.series import force
 from tests import factories
 from tests.unit.dicomnode.work.conftest import (
     ROUTES,
@@ -165,7 +166,7 @@ def test_forced_is_taken_as_it_is(node: Node) -> None:
     association = node.open()
     node.store_on(association, ct())
     node.step()
-    assert index.force(node.ledger, only_series().series_instance_uid, "person")
+    assert force(node.ledger, only_series().series_instance_uid, "person")
     assert node.step() == 1
     assert reasons_of("series.complete")[0].startswith("forced")
     node.release(association)

@@ -15,9 +15,10 @@ from config.peers import PeerSettings
 from config.schema import Settings
 from dicomnode.net.scu import Peer
 from dicomnode.work.counting import SourceCounter
-from storage import index, overview, procedures, source_counts
+from storage import overview, procedures, source_counts
 from storage.announced_records import SourceCount
 from storage.records import AuditEvent
+from storage.series import open_series
 from storage.source_counts import MAX_QUERIES, Due, Said
 from tests import factories
 from tests.sources import counts, source
@@ -269,7 +270,7 @@ def test_the_source_of_a_study_that_rests_is_asked(node: Node) -> None:
     (event,) = AuditEvent.select().where(AuditEvent.action == "source.counted")
     assert event.object == f"study:{study}"
     assert json.loads(event.detail) == {"source": "ARCHIVE", "instances": 12, "series": 1}
-    assert index.open_series()[0].series_instance_uid == others[0].SeriesInstanceUID
+    assert open_series()[0].series_instance_uid == others[0].SeriesInstanceUID
 
 
 def test_a_source_that_does_not_answer_costs_nothing_but_time(node: Node) -> None:
