@@ -11,6 +11,7 @@ import structlog
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ai.engine import Engine
+from ai.package import Package
 from ai.registry import Registry
 from config.errors import ModelError, StaleStateError
 from config.peers import DestinationSettings
@@ -59,7 +60,7 @@ def kinds_to_build(wanted: Mapping[str, Sequence[str]]) -> set[str]:
     return kinds
 
 
-def provenance_of(job: Job, settings: Settings, ledger: Ledger, registry: Registry) -> Provenance:
+def provenance_of(job: Job, settings: Settings, ledger: Ledger, package: Package) -> Provenance:
     """What the results of a job say about where they come from."""
     return Provenance(
         identity=job.identity,
@@ -67,7 +68,7 @@ def provenance_of(job: Job, settings: Settings, ledger: Ledger, registry: Regist
         ae_title=settings.node.ae_title,
         node_uid=f"2.25.{uuid.UUID(node_id(ledger)).int}",
         software_version=software_version(),
-        model=model_facts(registry.find(job.model)),
+        model=model_facts(package),
     )
 
 
@@ -127,7 +128,7 @@ class Executor:
             files,
             package,
             self._engine,
-            provenance_of(job, self._settings, self._ledger, self._registry),
+            provenance_of(job, self._settings, self._ledger, package),
             others=paths,
             kinds=kinds_to_build(self._wanted(json.loads(job.send_to))),
             predecessors=predecessors_of(self._store, job),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from ai.registry import Registry
 from config.errors import MedAIError
@@ -203,6 +204,25 @@ def test_a_job_keeps_the_version_it_was_queued_for(site: Site, worker: Worker) -
     assert worker.runner.run_one()
     assert site.queued() == [(V1, "live", "ready")]
     assert {row.destination for row in Delivery.select()} == {"pacs"}
+
+
+def test_results_name_the_package_that_ran_whatever_comes_meanwhile(
+    site: Site, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.node.receive([factories.cr_image(seed=1)])
+    site.node.step()
+    (ran, other), find = site.registry.packages()[-2:], worker.registry.find
+    answers = iter([ran])
+    assert (ran.manifest.reference, other.manifest.reference) == (V1, V2)
+    monkeypatch.setattr(worker.registry, "find", lambda reference: next(answers, other))
+    assert worker.runner.run_one()
+    monkeypatch.setattr(worker.registry, "find", find)
+    job = Job.get()
+    assert job.state == "ready"
+    (report,) = (row for row in jobs.results_of(job) if row.kind == "sr")
+    items = dcmread(site.node.store.path(report.object_key)).ContributingEquipmentSequence
+    origin: Provenance = provenance(model=model_facts(ran))
+    assert origin.device_uid in {str(item.get("DeviceUID")) for item in items}
 
 
 def test_a_job_of_a_retired_version_says_so(site: Site, worker: Worker) -> None:
