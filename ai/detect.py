@@ -155,6 +155,12 @@ def reported(
     return np.asarray((sure >= wanted) | ((low <= sure) & (sure <= band[1])))
 
 
+def lowest(spec: Boxes, entry: ObjectTable) -> float:
+    """The lowest score of a class that is reported."""
+    limit = spec.threshold if entry.threshold is None else entry.threshold
+    return min(limit, entry.review[0]) if entry.review else limit
+
+
 def kept(found: Found, spec: Boxes) -> NDArray[np.intp]:
     """Which boxes are left where those that overlap a more probable one are dropped.
 

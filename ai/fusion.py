@@ -8,13 +8,13 @@ a thing the mean says more than the most probable of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ai.boxes import Boxes, ObjectTable
-from ai.detect import Found, kept, reported
+from ai.detect import Found, kept, lowest, reported
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def fused(spec: Boxes, objects: Sequence[ObjectTable], members: Sequence[Found])
     What overlaps a more probable box of the same member is dropped first, as in a single run. Boxes
     of one class that overlap then, of whichever member, become one: the mean of their corners,
     weighted by their scores. Its score is the mean of theirs times the share of members that saw
-    it.
+    it, so that what no member is sure of need not be looked at.
 
     Args:
         spec: What is dropped, and the intersection over union above which boxes are one.
@@ -40,19 +40,36 @@ def fused(spec: Boxes, objects: Sequence[ObjectTable], members: Sequence[Found])
     Returns:
         What is reported, by class and falling score.
     """
-    own = [each.only(kept(each, spec)) for each in members]
+    limits = np.array([lowest(spec, entry) for entry in objects])
+    own = [each.only(kept(each, spec)) for each in _worth(spec, members, limits)]
     boxes = Found.joined(own)
     saw = np.repeat(np.arange(len(own)), [len(each.scores) for each in own])
     parts = []
     for place, entry in enumerate(objects):
         chosen = boxes.objects == place
-        made = _of_class(boxes.only(chosen), saw[chosen], len(own), spec.iou)
+        made = _of_class(boxes.only(chosen), saw[chosen], len(own), spec.iou, limits[place])
         parts.append(made.only(reported(spec, entry, made.scores)))
     return Found.joined(parts)
 
 
-def _of_class(boxes: Found, saw: NDArray[np.intp], members: int, iou: float) -> Found:
-    """Boxes of one class by falling score, each put to the fused box that it overlaps most."""
+def _worth(spec: Boxes, members: Sequence[Found], limits: Floats) -> Iterator[Found]:
+    """Of each member the boxes that it is sure of, and those that overlap such a one of any."""
+    sure = Found.joined([each.only(each.scores >= limits[each.objects]) for each in members])
+    sure = sure.only(kept(sure, spec))
+    for each in members:
+        worth = each.scores >= limits[each.objects]
+        corners = np.stack([each.low, each.high])
+        for number, place in enumerate(sure.objects):
+            box = np.stack([sure.low[number], sure.high[number]])
+            worth |= (_overlaps(corners, box) > 0) & (each.objects == place)
+        yield each.only(worth)
+
+
+def _of_class(boxes: Found, saw: NDArray[np.intp], members: int, iou: float, limit: float) -> Found:
+    """Boxes of one class by falling score, each put to the fused box that it overlaps most.
+
+    What belongs to none begins another one only from the limit on: its score would fall.
+    """
     total, count = len(boxes.scores), 0
     corners = np.stack([boxes.low, boxes.high])
     fused, sums = np.zeros((2, 2, total, 3))
@@ -62,6 +79,8 @@ def _of_class(boxes: Found, saw: NDArray[np.intp], members: int, iou: float) -> 
         shared = _overlaps(fused[:, :count], corners[:, number])
         at = int(shared.argmax()) if count else count
         if at == count or shared[at] <= iou:
+            if boxes.scores[number] < limit:
+                continue
             at, count = count, count + 1
         weight = max(float(boxes.scores[number]), _TINY)
         sums[:, at] += weight * corners[:, number]

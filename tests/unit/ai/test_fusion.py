@@ -152,6 +152,15 @@ def test_what_a_member_says_twice_counts_once() -> None:
     assert kept == pytest.approx(0.35)
 
 
+def test_what_a_member_is_not_sure_of_counts_where_another_one_is() -> None:
+    there, elsewhere = (0, 0, 0, 4, 4, 4), (20, 20, 20, 24, 24, 24)
+    first = found((there, 0.9, 0), (elsewhere, 0.4, 0))
+    second = found((there, 0.3, 0), (elsewhere, 0.45, 0))
+    made = fused(boxes(), things("a"), [first, second])
+    assert made.scores.tolist() == pytest.approx([0.6])
+    assert made.low.tolist() == [[0, 0, 0]]
+
+
 def test_classes_are_fused_apart() -> None:
     place = (0, 0, 0, 4, 4, 4)
     made = fused(boxes(), things("a", "b"), [found((place, 0.9, 0)), found((place, 0.8, 1))])
