@@ -136,7 +136,8 @@ def open_data(config: Path | None) -> tuple[Settings, Ledger]:
     if not (data_dir / FILE_NAME).exists():
         if (data_dir / "objects").exists():
             raise StorageError(f"the database is missing from the data folder {data_dir}")
-        raise UsageError(f"no node has run on the data folder {data_dir} yet")
+        moved = "" if data_dir.exists() else ", or it was moved away: there is none"
+        raise UsageError(f"no node has run on the data folder {data_dir} yet{moved}")
     return settings, open_ledger(data_dir)
 
 

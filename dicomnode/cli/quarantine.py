@@ -22,6 +22,7 @@ from dicomnode.cli.common import (
     say,
     show_json,
     show_rows,
+    shown,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def show(name: Name, config: ConfigFile = None, as_json: AsJson = False) -> None
         show_json(content)
         return
     for key, value in content.items():
-        say(f"{key.replace('_', ' ')}: {'deleted' if value is None else value}")
+        say(f"{key.replace('_', ' ')}: {'deleted' if value is None else shown(key, value)}")
 
 
 @app.command()

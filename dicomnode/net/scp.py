@@ -187,7 +187,12 @@ class ReceiverServer(AssociationServer):
         try:
             if assoc.link is not None:
                 self.closing.close(assoc.link.association_id, assoc.outcome)
-                log.info("association %d %s", assoc.link.association_id, assoc.outcome)
+                log.info(
+                    "association %d from %s %s",
+                    assoc.link.association_id,
+                    assoc.requestor.address,
+                    assoc.outcome,
+                )
                 self.desk.intake.ended()
         finally:
             give_back(assoc.admission.slots, self.desk)

@@ -198,7 +198,8 @@ def test_commands_on_a_folder_where_no_node_ran_say_so(tmp_path: Path) -> None:
     node = NodeUnderTest(tmp_path / "node")
     for command in (("status",), ("jobs",), ("audit", "verify")):
         done = node.command(*command, check=2)
-        assert done.stderr == f"no node has run on the data folder {node.data_dir} yet\n"
+        said = f"no node has run on the data folder {node.data_dir} yet"
+        assert done.stderr == f"{said}, or it was moved away: there is none\n"
 
 
 def test_echo_and_send_reach_a_node(quiet_node: NodeUnderTest, tmp_path: Path) -> None:

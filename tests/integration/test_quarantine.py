@@ -45,6 +45,9 @@ def test_refused_bytes_are_listed_released_and_deleted(node: NodeUnderTest) -> N
     table = node.command("quarantine", "list").stdout
     assert broken["digest"][:16] in table
     assert node.json("quarantine", "show", misnamed["digest"][:12]) == misnamed
+    received = next(line for line in table.splitlines() if misnamed["digest"][:16] in line)
+    for word in received.split()[1:3]:  # its date and time
+        assert word in node.command("quarantine", "show", misnamed["digest"][:12]).stdout
 
     assert "It is stored." in node.command("quarantine", "release", misnamed["digest"]).stdout
     node.wait_until(lambda: states(node) == ["indexed"], "the released object's way")
