@@ -194,9 +194,10 @@ def _paint(
     tint = np.array(color, np.float32)
     outline = mask & ~(_eroded(mask) if fill == 1.0 else _eroded(_eroded(mask)))
     shade = strength * fill
-    image[mask] = (image[mask] * (1 - shade) + tint * shade).astype(np.uint8)
+    # Written so that rounding, too, brings no pixel nearer to the image where the strength grows.
+    image[mask] = (image[mask] + (tint - image[mask]) * shade).astype(np.uint8)
     edge = 0.4 + strength
-    image[outline] = (image[outline] * (1 - edge) + tint * edge).astype(np.uint8)
+    image[outline] = (image[outline] + (tint - image[outline]) * edge).astype(np.uint8)
 
 
 def _eroded(mask: Mask) -> Mask:

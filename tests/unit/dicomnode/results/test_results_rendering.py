@@ -7,7 +7,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -83,6 +83,7 @@ def test_the_surer_finding_is_drawn_no_weaker(one, other):
 
 @pytest.mark.feature("P15")
 @given(st.floats(0, 1), st.floats(0, 1), st.booleans())
+@example(0.0, 1e-9, True)
 @settings(max_examples=100, deadline=None)
 def test_the_surer_finding_stands_out_no_less_in_the_picture(one, other, in_segment):
     case = ct_case() if in_segment else cr_case()
