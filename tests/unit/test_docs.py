@@ -102,6 +102,15 @@ def test_what_only_importing_needs_is_not_in_the_installation() -> None:
     assert not names & set(re.findall(r"^([a-z0-9-]+)==", read("requirements.txt"), re.M))
 
 
+def test_the_architecture_names_every_room_and_only_modules_that_are_there() -> None:
+    text = read("docs/architecture.md")
+    packages = [ROOT / name for name in ("ai", "config", "dicomnode", "storage")]
+    modules = {path.name for package in packages for path in package.rglob("*.py")}
+    assert set(re.findall(r"`(\w+\.py)`", text)) <= modules
+    rooms = {path.parent.name for package in packages for path in package.rglob("__init__.py")}
+    assert {room for room in rooms if not re.search(rf"(`|## ){room}\b", text)} == set()
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     broken = [
         f"{page.relative_to(ROOT)}: {target}"
