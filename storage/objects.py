@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from config.errors import OutOfSpaceError, StorageError
-from storage.files import storage_errors, sync_folder
+from storage.files import open_direct, storage_errors, sync_folder
 from storage.incoming import Incoming
 from storage.part10 import data_set_offset
 from storage.runs import OBJECTS, SPOOL, Folder, Run
@@ -82,8 +82,11 @@ class ObjectStore:
                     self._run = Run(self.objects, self.spool)
             return self._run
 
-    def new_file(self) -> tuple[Run, str, int]:
+    def new_file(self, direct: bool) -> tuple[Run, str, int]:
         """Open a file in the spool: the run, the file's name there, and its descriptor.
+
+        Args:
+            direct: Past the page cache: whole blocks are written, from pages.
 
         Raises:
             OutOfSpaceError: The disk is full.
@@ -91,9 +94,11 @@ class ObjectStore:
         """
         run = self.run()
         name = run.next_name()
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         try:
             with storage_errors("opening a file for an object"):
+                if direct:
+                    return run, name, open_direct(name, os.O_TRUNC, run.spool_fd)
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
                 return run, name, os.open(name, flags, 0o640, dir_fd=run.spool_fd)
         except StorageError:
             # When the data folder was replaced under us the next object starts a fresh run;
@@ -257,7 +262,7 @@ class ObjectStore:
         if now < self._room_until:
             return
         spare = self.spare_bytes()
-        if spare < 0:
+        if spare <= 0:  # a full disk, too, whose mark is 0
             raise OutOfSpaceError("the disk is below its free-space mark")
         if spare > _GIB:
             self._room_until = now + ROOM_SECONDS

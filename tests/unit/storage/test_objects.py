@@ -241,6 +241,16 @@ def test_the_free_space_mark(tmp_path: Path, mark: int, refused: bool) -> None:
         store.check_room()
 
 
+def test_a_disk_without_any_room_is_refused_whatever_the_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = os.statvfs(tmp_path)
+    full = os.statvfs_result([0 if n == 4 else value for n, value in enumerate(found)])
+    monkeypatch.setattr(os, "statvfs", lambda place: full)
+    with pytest.raises(OutOfSpaceError):
+        ObjectStore(tmp_path, min_free=0).check_room()
+
+
 def refuse(store: ObjectStore, quarantine: Quarantine, data: bytes) -> bool:
     incoming = store.incoming(HEAD)
     incoming.write(data)
