@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ai.content.expected import Content
-from ai.tables import Number, Positive, Table, TensorName
+from ai.tables import Number, Positive, Table, TensorName, UnitCode
 
 Fact = Literal["value_range", "lowest_is_white", "present"]
 Interpolation = Literal["nearest", "linear", "bspline"]
@@ -95,6 +95,7 @@ class Input(Table):
     its fact ``present`` is 0.
 
     Attributes:
+        units: UCUM code of the values.
         prior: It is of an earlier study of the patient.
         neighbours: Slices on each side that a slice is given with, as channels in their order; the
             first and last slice of the image are repeated beyond it.
@@ -117,7 +118,7 @@ class Input(Table):
     modality: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}$")], ...], Field(min_length=1)
     ]
-    units: Annotated[str, Field(min_length=1, description="UCUM code of the values.")]
+    units: UnitCode
     dimensions: Literal["2D", "2.5D", "3D"]
     apply: Literal["whole", "slices"] = "whole"
     batch: Annotated[int, Field(ge=1, le=256, description="Items a run.")] = 8

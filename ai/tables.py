@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ai.types import Code
+from ai.ucum import is_ucum
 
 # Coding scheme designators of PS3.16 8; private ones begin with 99.
 _SCHEMES = r"SCT|DCM|RADLEX|LN|UCUM|FMA|NCIt|IBSI|UMLS|99[A-Z0-9_]{1,14}"
@@ -67,7 +68,14 @@ def _category(code: Code) -> Code:
 def _unit(code: Code) -> Code:
     if code.scheme != "UCUM":
         raise ValueError("a unit is a code of UCUM")
+    _ucum(code.value)
     return code
+
+
+def _ucum(text: str) -> str:
+    if not is_ucum(text):
+        raise ValueError(f"{text!r} is no unit of UCUM, as [hnsf'U], mL, mm, % and 1 are")
+    return text
 
 
 def _side(code: Code) -> Code:
@@ -79,4 +87,5 @@ def _side(code: Code) -> Code:
 Concept = Annotated[Code, BeforeValidator(_code)]
 Category = Annotated[Concept, AfterValidator(_category)]
 Unit = Annotated[Concept, AfterValidator(_unit)]
+UnitCode = Annotated[str, Field(min_length=1), AfterValidator(_ucum)]
 Laterality = Annotated[Concept, AfterValidator(_side)]

@@ -14,9 +14,9 @@ from pydicom.uid import (
     KeyObjectSelectionDocumentStorage,
 )
 
+from ai.ucum import is_ucum
 from dicomnode.results.content import children, code_of, items_of, walk
 from dicomnode.results.proof import GateFinding
-from dicomnode.results.units import is_ucum
 
 # PS3.3 C.17.3.2 to C.18.9: what a content item of each value type must hold.
 CONTENT_ITEM: Final = {

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ValidationError
 
 from ai.boxes import ObjectTable
 from ai.manifest import parse_manifest
-from ai.outputs import Score
+from ai.outputs import MeasurementTable, Score
 from config.errors import ManifestError
 
 
@@ -112,6 +112,7 @@ def test_text_that_is_no_toml_is_told_with_its_line() -> None:
         ('"3138006", "SCT"', '"3138006", "SNOMED"', "the scheme is one of"),
         ('"3138006", "SCT"', '"31380060000000000", "SCT"', "at most 16"),
         ('"model.onnx" = "0', '"../model.onnx" = "0', "pattern"),
+        ('units = "[hnsf\'U]"', 'units = "HU"', "'HU' is no unit of UCUM"),
         ("primary = true", "primary = false", "exactly one of the inputs is primary"),
     ],
 )
@@ -120,6 +121,13 @@ def test_what_contradicts_itself_is_refused(
 ) -> None:
     assert old in manifest_text
     assert any(said in allowed for _, _, allowed in faults(manifest_text.replace(old, new)))
+
+
+@pytest.mark.feature("P10")
+def test_a_unit_that_results_could_not_carry_is_refused() -> None:
+    millilitres = {"tensor": "y", "name": ["118565006", "SCT", "Volume"]}
+    with pytest.raises(ValidationError, match="'cc' is no unit of UCUM"):
+        MeasurementTable.model_validate(millilitres | {"unit": ["cc", "UCUM", "mL"]})
 
 
 @pytest.mark.parametrize("table", [Score, ObjectTable])

@@ -7,8 +7,8 @@ import json
 import pytest
 from pydicom.datadict import tag_for_keyword
 
+from ai.ucum import is_ucum
 from dicomnode.results import rules
-from dicomnode.results.units import is_ucum
 from tests.standard_tables import SOP_CLASSES, TABLE, build
 
 
