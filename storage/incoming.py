@@ -13,15 +13,16 @@ from storage.segment import BLOCK, RECORD_BYTES, Buffer, Bytes
 
 LARGE_FILE = 4 << 20
 
-NewFile = Callable[[], tuple[Run, str, int]]
-"""Opens a file in the spool: the run, the file's name there, and its descriptor."""
+NewFile = Callable[[bool], tuple[Run, str, int]]
+"""Opens a file in the spool, past the page cache or not: the run, its name there, a descriptor."""
 
 
 class Incoming:
     """An object being received: gathered in memory, or in a file under a name no peer chose.
 
-    With a buffer it stays in memory until it has outgrown that or has to be a file. `digest` and
-    `size` cover what went through `write`, which is the data set alone.
+    With a buffer it stays in memory until it has outgrown that or has to be a file, which is then
+    written a buffer at a time and past the page cache: new pages cost more than the disk. `digest`
+    and `size` cover what went through `write`, which is the data set alone.
     """
 
     def __init__(self, new_file: NewFile, head: bytes, buffer: Buffer | None) -> None:
@@ -35,24 +36,40 @@ class Incoming:
         self.key = ""
         self.fd = -1
         if buffer is None:
-            self._open()
+            self._run, self.name, self.fd = new_file(False)
         else:
-            self._gather(head)
+            self._gather(buffer, head)
             self._head = None
 
-    def _open(self) -> None:
-        self._run, self.name, self.fd = self._new_file()
+    def _gather(self, buffer: Buffer, chunk: Bytes) -> None:
+        at = BLOCK + self._gathered
+        room = RECORD_BYTES - at
+        if len(chunk) > room:
+            view = memoryview(chunk)
+            buffer[at:RECORD_BYTES] = view[:room]
+            self._gathered += room
+            self._write_gathered(buffer)
+            self._gather(buffer, view[room:])
+            return
+        self._gathered += len(chunk)
+        buffer[at : at + len(chunk)] = chunk
 
-    def _gather(self, chunk: Bytes) -> None:
-        if self._buffer is not None:
-            at = BLOCK + self._gathered
-            self._gathered += len(chunk)
-            self._buffer[at : at + len(chunk)] = chunk
+    def _write_gathered(self, buffer: Buffer) -> None:
+        """Write what the buffer holds to the file, whole blocks; only the last may be cut short."""
+        if self.fd < 0:
+            self._run, self.name, self.fd = self._new_file(True)
+        blocks = -(-self._gathered // BLOCK) * BLOCK
+        buffer[BLOCK + self._gathered : BLOCK + blocks] = bytes(blocks - self._gathered)
+        with storage_errors("writing an object"), memoryview(buffer) as view:
+            write_all(self.fd, view[BLOCK : BLOCK + blocks])
+            if blocks > self._gathered:
+                os.ftruncate(self.fd, self.head_length + self.size)
+        self._gathered = 0
 
     @property
     def gathered(self) -> Buffer | None:
         """The buffer, while it holds the whole Part 10 file from `BLOCK` on."""
-        return self._buffer
+        return self._buffer if self.fd < 0 else None
 
     def write(self, chunk: Bytes) -> None:
         """Append bytes of the data set.
@@ -64,10 +81,8 @@ class Incoming:
         self._hash.update(chunk)
         self.size += len(chunk)
         if self._buffer is not None:
-            if BLOCK + self._gathered + len(chunk) <= RECORD_BYTES:
-                self._gather(chunk)
-                return
-            self.to_file()
+            self._gather(self._buffer, chunk)
+            return
         with storage_errors("writing an object"):
             if self._head is None:
                 write_all(self.fd, chunk)
@@ -80,16 +95,15 @@ class Incoming:
                 self._head = None
 
     def to_file(self) -> None:
-        """Write what is gathered to a file; from then on the object is one.
+        """The object is complete, and a file from now on: write what is gathered.
 
         Raises:
             OutOfSpaceError: The disk is full.
             StorageError: The disk refused.
         """
         if self._buffer is not None:
-            self._open()
-            with storage_errors("writing an object"), memoryview(self._buffer) as view:
-                write_all(self.fd, view[BLOCK : BLOCK + self._gathered])
+            if self._gathered:
+                self._write_gathered(self._buffer)
             self._buffer = None
 
     @property
@@ -109,6 +123,8 @@ class Incoming:
         """
         if self._head is not None:
             self.write(b"")
+        if self.fd >= 0:
+            self.to_file()
         if self.size > LARGE_FILE:
             with storage_errors("syncing an object"):
                 os.fsync(self.fd)

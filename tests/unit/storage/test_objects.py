@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import pytest
 from pydicom import dcmread
@@ -17,6 +18,7 @@ from storage import runs
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset, file_head
 from storage.quarantine import BLOCK, Quarantine
+from storage.segment import RECORD_BYTES, new_buffer
 from storage.tidy import tidy
 
 HEAD = file_head("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1")
@@ -298,3 +300,22 @@ def test_quarantine_counts_the_blocks_of_small_objects_and_seldom_looks(
     assert 100 < len(left) <= 128
     assert (tmp_path / "quarantine" / f"{hashlib.sha256(b'199').hexdigest()}.dcm") in left
     assert len(looks) < 100
+
+
+@pytest.mark.parametrize("size", [0, 1, RECORD_BYTES, 2 * RECORD_BYTES + 5, 3 * RECORD_BYTES - 300])
+@pytest.mark.parametrize("piece", [16376, 4 * RECORD_BYTES])
+def test_an_object_that_outgrows_its_buffer_is_whole_on_disk(
+    tmp_path: Path, size: int, piece: int
+) -> None:
+    store = ObjectStore(tmp_path, min_free=0)
+    data = Random(size).randbytes(size)  # noqa: S311 - test data
+    incoming = store.incoming(HEAD, new_buffer())
+    for at in range(0, size, piece):
+        incoming.write(data[at : at + piece])
+    incoming.finish()
+    assert (incoming.gathered is None) == (size >= RECORD_BYTES)
+    incoming.to_file()
+    store.keep([incoming])
+    store.settle([incoming.key])
+    assert store.path(incoming.key).read_bytes() == HEAD + data
+    assert (incoming.size, incoming.digest) == (size, hashlib.sha256(data).hexdigest())
