@@ -27,6 +27,7 @@ from dicomnode.results.document import (
     referenced_series,
 )
 from dicomnode.results.drawing import color_of, strength_of
+from dicomnode.results.multiframe import pixel_spacing
 from dicomnode.results.provenance import Provenance, plain
 from dicomnode.results.regions import Points, outlines, slices_with_findings
 from dicomnode.results.voi import Table, Voi, Window, voi_of
@@ -168,7 +169,7 @@ def _displayed_area(source: Dataset) -> Dataset:
     item.DisplayedAreaTopLeftHandCorner = [1, 1]
     item.DisplayedAreaBottomRightHandCorner = [int(source.Columns), int(source.Rows)]
     item.PresentationSizeMode = "SCALE TO FIT"
-    spacing = source.get("PixelSpacing") or source.get("ImagerPixelSpacing")
+    spacing = pixel_spacing(source, "PixelSpacing", "ImagerPixelSpacing")
     if spacing:
         item.PresentationPixelSpacing = spacing
     else:

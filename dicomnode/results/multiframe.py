@@ -139,12 +139,24 @@ def add_dimensions(
     result.DimensionIndexSequence = items
 
 
+def pixel_spacing(source: Dataset, *keywords: str) -> Sequence[Any] | None:
+    """The first of some spacings of an image that says one: zero, as some write it, says none.
+
+    Args:
+        source: The image.
+        keywords: ``PixelSpacing``, ``ImagerPixelSpacing``; each between rows, then columns, mm.
+    """
+    found = (source.get(keyword) for keyword in keywords)
+    return next((each for each in found if each and min(float(part) for part in each) > 0), None)
+
+
 def shared_groups(volume: Volume, source: Dataset) -> Dataset:
     """Functional groups of all frames: pixel measures and plane orientation, where known."""
     shared = Dataset()
-    if source.get("PixelSpacing"):
+    spacing = pixel_spacing(source, "PixelSpacing")
+    if spacing:
         measures = Dataset()
-        measures.PixelSpacing = _decimals(source.PixelSpacing)
+        measures.PixelSpacing = _decimals(spacing)
         if volume.affine is not None:
             between = volume.spacing[0] or source.get("SliceThickness") or 1.0
             thickness = source.get("SliceThickness") or between

@@ -49,6 +49,18 @@ def painted(state, uid, layer, shape):
     return inside[scale // 2 :: scale, scale // 2 :: scale]
 
 
+@pytest.mark.parametrize(
+    ("on_the_detector", "shown"), [(None, None), (["0", "0"], None), (["0.2", "0.3"], [0.2, 0.3])]
+)
+def test_a_spacing_of_zero_is_none(on_the_detector, shown):
+    case = cr_case()
+    case.sources[0].PixelSpacing = ["0", "0"]
+    case.sources[0].ImagerPixelSpacing = on_the_detector
+    (area,) = state_of(case).DisplayedAreaSelectionSequence
+    assert area.get("PresentationPixelSpacing") == shown
+    assert ("PresentationPixelAspectRatio" in area) == (shown is None)
+
+
 @pytest.mark.feature("P16")
 @given(hnp.arrays(np.uint8, (4, 10, 13), elements=st.integers(0, 1)))
 @settings(max_examples=100, deadline=None)

@@ -142,6 +142,13 @@ def test_a_heat_map_of_an_image_without_a_place_claims_none():
     assert dataset.FrameOfReferenceUID.startswith("2.25.")
 
 
+def test_a_spacing_of_zero_says_nothing_of_distances():
+    case = with_saliency(cr_case())
+    case.sources[0].PixelSpacing = ["0", "0"]
+    (shared,) = built("saliency", case).SharedFunctionalGroupsSequence
+    assert "PixelSpacing" not in shared.PixelMeasuresSequence[0]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
