@@ -25,7 +25,8 @@ from dicomnode.results.provenance import Provenance, made_here
 from dicomnode.results.uids import result_uid
 from dicomnode.series.decode import Decoder
 from dicomnode.series.decode_pool import DecodePool
-from dicomnode.series.explain import UnitExplanation, explain
+from dicomnode.series.explain import explain
+from dicomnode.series.unit import UnitExplanation
 from dicomnode.series.volume import load_series
 from dicomnode.work.models import make_engine
 from dicomnode.work.pipeline import analyse, model_facts, software_version

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
 from config.errors import MalformedError
 from dicomnode.series.headers import text
-
-if TYPE_CHECKING:
-    from dicomnode.series.explain import UnitExplanation
+from dicomnode.series.unit import UnitExplanation
 
 _DATE = re.compile(r"[0-9]{8}")
 _TIME = re.compile(r"[0-9]{2}([0-9]{2}([0-9]{2})?)?")
 
-Entries = Sequence["UnitExplanation"]
+Entries = Sequence[UnitExplanation]
 
 
 def patient_of(header: Dataset) -> tuple[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ai.inputs import Input
 from ai.package import Package
@@ -16,10 +16,8 @@ from dicomnode.series.headers import text
 from dicomnode.series.priors import Entries, contradiction
 from dicomnode.series.routing import Decision, decision_of
 from dicomnode.series.split import LIVE, SHADOW, shadow_of, versions_for
+from dicomnode.series.unit import Unit, UnitExplanation
 from dicomnode.series.volume import outline
-
-if TYPE_CHECKING:
-    from dicomnode.series.explain import Unit, UnitExplanation
 
 
 @dataclass(frozen=True)

@@ -23,19 +23,14 @@ from dicomnode.series.assembly import (
     completeness,
 )
 from dicomnode.series.decode import Decoder, decode_here
-from dicomnode.series.explain import (
-    Unit,
-    UnitExplanation,
-    explain_studies,
-    explain_unit,
-    units_of,
-)
+from dicomnode.series.explain import explain_studies
 from dicomnode.series.headers import read_header, text
 from dicomnode.series.kinds import stands_alone
 from dicomnode.series.priors import moment_of
 from dicomnode.series.quality import assess
 from dicomnode.series.split import LIVE, Asked
 from dicomnode.series.study import StudyExplanation
+from dicomnode.series.unit import Unit, UnitExplanation, explain_unit, units_of
 from dicomnode.series.urgency import priority_of
 from dicomnode.work import sources
 from dicomnode.work.clock import Silence

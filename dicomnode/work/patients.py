@@ -14,9 +14,9 @@ from ai.registry import Registry
 from config.errors import InputError
 from config.redact import load_key
 from dicomnode.results.provenance import made_here
-from dicomnode.series.explain import explain_unit, units_of
 from dicomnode.series.headers import read_header
 from dicomnode.series.priors import Entries, patient_of
+from dicomnode.series.unit import explain_unit, units_of
 from storage import studies
 from storage.objects import ObjectStore
 from storage.records import Instance, Study

@@ -14,8 +14,8 @@ from ai.reference import REFERENCE, Reference, make_reference
 from ai.seal import renew
 from ai.types import Answer, Volume
 from config.errors import InferenceError, InputError, ModelFileError, SeriesError
-from dicomnode.series.explain import Unit, units_of
 from dicomnode.series.headers import read_header
+from dicomnode.series.unit import Unit, units_of
 from dicomnode.series.volume import load_series
 
 

@@ -20,9 +20,10 @@ from config.errors import SettingsError
 from config.schema import RouteSettings
 from dicomnode.results.provenance import made_here
 from dicomnode.series.conditions import compile_rule
-from dicomnode.series.explain import UnitExplanation, explain, explain_unit, units_of
+from dicomnode.series.explain import explain
 from dicomnode.series.facts import facts_of
 from dicomnode.series.routing import NO_RULE, NOT_AN_IMAGE
+from dicomnode.series.unit import UnitExplanation, explain_unit, units_of
 from tests import factories
 
 EXAMPLES = settings(max_examples=150, deadline=None)

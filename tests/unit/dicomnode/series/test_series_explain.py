@@ -11,8 +11,9 @@ from pydicom.dataset import Dataset
 
 from ai.registry import Registry, bundled_models_path
 from config.schema import RouteSettings
-from dicomnode.series.explain import Explanation, explain, units_of
+from dicomnode.series.explain import Explanation, explain
 from dicomnode.series.headers import read_header
+from dicomnode.series.unit import units_of
 from tests import factories
 
 ROUTES = (

@@ -10,10 +10,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage, VLWholeSlideMicroscopyImageStorage
 
 from dicomnode.frames import frame_number
-from dicomnode.series.explain import units_of
 from dicomnode.series.headers import read_header
 from dicomnode.series.kinds import Kind, kind_of, stands_alone
 from dicomnode.series.quality import assess
+from dicomnode.series.unit import units_of
 from dicomnode.series.volume import load_series
 from tests import factories
 from tests.volumes import Grid, images_of

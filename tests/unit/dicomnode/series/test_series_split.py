@@ -11,9 +11,10 @@ import pytest
 from ai.registry import Registry, Standing, bundled_models_path
 from config.errors import ModelError
 from config.schema import RouteSettings
-from dicomnode.series.explain import Explanation, explain, units_of
+from dicomnode.series.explain import Explanation, explain
 from dicomnode.series.headers import read_header
 from dicomnode.series.split import canary_of, on_canary_side, shadow_of, versions_for
+from dicomnode.series.unit import units_of
 from tests import factories
 from tests.model_versions import new_version
 
