@@ -71,7 +71,7 @@ def body_of(volume: Volume) -> Body | None:
     """The body of a volume, or None where there is none or its place is not known."""
     if volume.affine is None or None in volume.spacing[1:]:
         return None
-    values, spacing, plane = _patient_axes(volume)
+    values, spacing, plane = _thinned(volume)
     if volume.units == "[hnsf'U]":
         mask = _largest(values > _AIR_HU, spacing, plane)
     else:
@@ -93,9 +93,15 @@ def between(values: NDArray[np.float32]) -> float:
     return dark + _LOW * (bright - dark)
 
 
-def _patient_axes(
+def in_patient_axes(
     volume: Volume,
-) -> tuple[NDArray[np.float32], tuple[float, float, float], str | None]:
+) -> tuple[NDArray[np.generic], tuple[float, float, float], str | None]:
+    """The voxels of a volume with a known place along the axes of a `Body`, without a copy.
+
+    Returns:
+        ``(slices, rows, columns)``; millimetres between voxels along them; the plane of a single
+        image.
+    """
     assert volume.affine is not None  # noqa: S101 - `body_of` asked
     steps = volume.affine[:3, :3]
     lengths = np.linalg.norm(steps, axis=0)
@@ -106,19 +112,22 @@ def _patient_axes(
         key=lambda axes: sum(abs(unit[2 - to, axis]) for to, axis in enumerate(axes)),
     )
     flips = [bool(unit[2 - to, axis] < 0) for to, axis in enumerate(order)]
-    turned = volume.voxels.transpose(order)
+    turned = volume.voxels.transpose(order)[
+        tuple(slice(None, None, -1 if flip else None) for flip in flips)
+    ]
     known = [step if step is not None else GRID_MM for step in volume.spacing]
-    spacing = [known[axis] for axis in order]
+    spacing = (known[order[0]], known[order[1]], known[order[2]])
+    plane = PLANES[order.index(0)] if volume.voxels.shape[0] == 1 else None
+    return turned, spacing, plane
+
+
+def _thinned(
+    volume: Volume,
+) -> tuple[NDArray[np.float32], tuple[float, float, float], str | None]:
+    turned, spacing, plane = in_patient_axes(volume)
     thin = [max(1, round(GRID_MM / step)) for step in spacing]
     thin[0] = max(thin[0], -(-turned.shape[0] // MOST_SLICES))
-    view = turned[
-        tuple(
-            slice(None, None, -step if flip else step)
-            for step, flip in zip(thin, flips, strict=True)
-        )
-    ]
-    single = volume.voxels.shape[0] == 1
-    plane = PLANES[order.index(0)] if single else None
+    view = turned[tuple(slice(None, None, step) for step in thin)]
     sizes = [step * count for step, count in zip(spacing, thin, strict=True)]
     return view.astype(np.float32), (sizes[0], sizes[1], sizes[2]), plane
 

@@ -32,7 +32,7 @@ MODALITIES: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 
 _MOST = 1 << 18  # pixels of a plane that are looked at
-_HU = "[hnsf'U]"
+HU = "[hnsf'U]"
 _RAW_OFFSETS = (0.0, 1000.0, 1024.0)  # of HU that lost their rescale intercept
 
 
@@ -48,7 +48,7 @@ def families_of(volume: Volume) -> dict[str, float]:
 
 def _ct(volume: Volume) -> float:
     sample = thinned(volume.voxels, _MOST)
-    if volume.units == _HU:
+    if volume.units == HU:
         return min(_hounsfield(sample), membership(float(np.mean(sample < -20)), 0.0, 0.02))
     return max(
         min(

@@ -1,8 +1,9 @@
 """What an image shows, judged from its pixels by rules that would rather say nothing than guess.
 
 A confidence is the lowest membership of a rule (`ai.content.families`), no probability. Not judged,
-since pixels alone do not tell: left from right, a contrast agent, the pulse sequence, any part of
-the body but head and trunk, and the modality of MR without a skull, NM, PET and everything else.
+since pixels alone do not tell: left from right, a contrast agent but in the vessels of a trunk on
+CT and then not its phase, the pulse sequence, any part of the body but head and trunk, and the
+modality of MR without a skull, NM, PET and everything else.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ai.content.body import Body, body_of
-from ai.content.families import families_of, membership
+from ai.content.families import HU, families_of, membership
 from ai.content.head import find_head
 from ai.content.statistics import is_measurable
+from ai.content.vessels import find_contrast
 from ai.types import Volume
 
 SURE = 0.85  # below it a person is asked
@@ -54,11 +56,14 @@ class Fingerprint:
         body_part: ``head``, or ``trunk`` for a cross-section too large for a head or a limb.
         orientation: ``upright`` where a head's vertex lies towards the head as the affine has it,
             ``inverted`` where it lies towards the feet.
+        contrast: ``enhanced`` where contrast medium is in the large vessels of a trunk on CT,
+            ``unenhanced`` where none is.
     """
 
     family: Verdict
     body_part: Verdict
     orientation: Verdict
+    contrast: Verdict = _NOTHING
 
     def as_json(self) -> dict[str, dict[str, object]]:
         """Plain values for `json`."""
@@ -81,7 +86,16 @@ def fingerprint(volume: Volume) -> Fingerprint:
         parts["trunk"] = _trunk(body)
         upright = head.upright
     leaning = {"upright": max(upright, 0.0), "inverted": max(-upright, 0.0)}
-    return Fingerprint(_strongest(families), _strongest(parts), _strongest(leaning))
+    family, part = _strongest(families), _strongest(parts)
+    return Fingerprint(family, part, _strongest(leaning), _contrast(volume, body, family, part))
+
+
+def _contrast(volume: Volume, body: Body | None, family: Verdict, part: Verdict) -> Verdict:
+    # Only a trunk that is surely one, on what surely is CT, has the vessels that are looked for.
+    trunk_on_ct = (family.value, part.value) == ("CT", "trunk") and family.is_sure and part.is_sure
+    if body is None or not trunk_on_ct or volume.units != HU:
+        return _NOTHING
+    return _strongest(vars(find_contrast(volume, body)))
 
 
 def _trunk(body: Body) -> float:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 
 from ai.content.expected import Said, remarks
 from ai.content.fingerprint import Fingerprint, fingerprint
@@ -15,8 +19,8 @@ from ai.types import Answer, Finding
 from config.errors import ContentError, InputError, MalformedError, ModelError, SeriesError
 from config.kinds import ContentCheck
 from config.schema import RouteSettings
-from dicomnode.series.explain import UnitExplanation
-from dicomnode.series.headers import text
+from dicomnode.series.headers import text, value
+from dicomnode.series.unit import UnitExplanation
 from dicomnode.series.volume import LoadedSeries, load_series
 from dicomnode.work.lettering import BurnedIn
 
@@ -39,6 +43,11 @@ _PARTS: Final = {
         "other",
     ),
 }
+
+# Ways in: by code of CID 11, and as a scanner or a person writes them.
+_INTO_A_VESSEL: Final = frozenset({"47625008", "58100008", "372460008", "372463005"})
+_VESSEL: Final = re.compile(r"(?i)\biv\b|\bi\.v|vein|ven[ao]us|intrav|arter")
+_ELSEWHERE: Final = re.compile(r"(?i)\b(oral|p\.?o\b|mouth|rect|(intra.?)?(thecal|artic))")
 
 
 @dataclass(frozen=True)
@@ -85,19 +94,19 @@ def judge(
     """
     shown = {} if check == "off" else {role: fingerprint(loaded[role].volume) for role in loaded}
     against = [
-        f"the input {role!r}: {remark}" if len(loaded) > 1 else str(remark)
+        (f"the input {role!r}: {remark}" if len(loaded) > 1 else str(remark), remark.stops)
         for role, found in shown.items()
-        for remark in remarks(found, _said(loaded[role]), package.manifest.role(role).content)
+        for remark in remarks(found, said(loaded[role]), package.manifest.role(role).content)
     ]
     reference = read_reference(package)
     volumes = {role: entry.volume for role, entry in loaded.items()}
     far = [] if reference is None else [str(entry) for entry in unusual(reference, volumes)]
     written = [] if burned_in is None else list(map(burned_in.check.look, loaded.values()))
     read = [each for each in written if each is not None and each.doubt is not None]
-    stops = list(against) if check == "skip" else []
+    stops = [doubt for doubt, stops in against if stops and check == "skip"]
     if burned_in is not None and burned_in.strict:
         stops += [str(each.doubt) for each in read if each.named]
-    doubts = (*against, *(str(each.doubt) for each in read), *far[:3])
+    doubts = (*(doubt for doubt, _ in against), *(str(each.doubt) for each in read), *far[:3])
     return Judgement(shown, doubts, stops[0] if stops else None)
 
 
@@ -129,11 +138,12 @@ class Look:
     def sentence(self) -> str:
         """The same for a reader."""
         shown = "; ".join(
-            f"modality {found.family}, body part {found.body_part}, orientation {found.orientation}"
+            f"modality {found.family}, body part {found.body_part}, orientation "
+            f"{found.orientation}, contrast {found.contrast}"
             for found in self.judgement.shown.values()
         )
-        said = self.why_not or self.judgement.look or "nothing stands against it"
-        return f"Pixels for {self.model} ({self.route}): {shown or 'not looked at'}; {said}"
+        what = self.why_not or self.judgement.look or "nothing stands against it"
+        return f"Pixels for {self.model} ({self.route}): {shown or 'not looked at'}; {what}"
 
 
 def looks_at(entry: UnitExplanation) -> list[Look]:
@@ -177,9 +187,40 @@ def _marked(finding: Finding, doubts: tuple[str, ...]) -> Finding:
     return replace(finding, needs_review=True, review_reason="; ".join((*own, *doubts)))
 
 
-def _said(entry: LoadedSeries) -> Said:
+def said(entry: LoadedSeries) -> Said:
+    """What the first header of an input says it shows."""
+    header = entry.headers[0]
+    return Said(entry.modality, _part(header), _is_enhanced(header))
+
+
+def _part(header: Dataset) -> str | None:
     try:
-        part = _PARTS.get(text(entry.headers[0], "BodyPartExamined").upper())
+        return _PARTS.get(text(header, "BodyPartExamined").upper())
     except MalformedError:
-        part = None
-    return Said(entry.modality, part)
+        return None
+
+
+def _is_enhanced(header: Dataset) -> bool:
+    """Whether an agent is named that went into a vessel, as far as its route is named too.
+
+    The attributes are those of PS3.3 C.7.6.4 and C.7.6.4b.
+    """
+    try:
+        agents = _items(header, "ContrastBolusAgentSequence")
+        coded = [
+            text(route, "CodeValue")
+            for item in (header, *agents)
+            for route in _items(item, "ContrastBolusAdministrationRouteSequence")
+        ]
+        named = bool(agents) or text(header, "ContrastBolusAgent") != ""
+        written = text(header, "ContrastBolusRoute")
+    except MalformedError:
+        return False
+    if coded:
+        return named and not _INTO_A_VESSEL.isdisjoint(coded)
+    return named and (not _ELSEWHERE.search(written) or bool(_VESSEL.search(written)))
+
+
+def _items(header: Dataset, keyword: str) -> tuple[Dataset, ...]:
+    found = value(header, keyword)
+    return tuple(found) if isinstance(found, DicomSequence) else ()

@@ -22,6 +22,8 @@ from config.errors import ContentError, UsageError
 from config.schema import RouteSettings, Settings
 from dicomnode.cli.files import explain
 from dicomnode.cli.jobs import retry
+from dicomnode.series.volume import load_series
+from dicomnode.work.content import judge
 from dicomnode.work.models import make_engine
 from dicomnode.work.pipeline import analyse, model_facts
 from dicomnode.work.worker import Worker
@@ -29,8 +31,10 @@ from storage import attempts
 from storage.records import AuditEvent, Job
 from tests import factories
 from tests.unit.ai import heads
+from tests.unit.ai.trunks import STEP, Trunk
 from tests.unit.dicomnode.results.cases import provenance
 from tests.unit.dicomnode.work.conftest import Node, job_states
+from tests.volumes import Grid, images_of
 
 
 def screen_as_cr() -> Dataset:
@@ -219,3 +223,86 @@ def test_a_later_object_takes_the_place_of_a_skipped_job(
     assert node.step() == 1
     node.close()
     assert job_states() == ["superseded", "queued"]
+
+
+def for_contrast(registry: Registry, folder: Path, wanted: str) -> Package:
+    """`ct-tissue`, with contrast medium wanted or not."""
+    source = registry.find("ct-tissue").folder
+    folder = folder / "site" / "ct-tissue" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes((source / "model.onnx").read_bytes())
+    text = (source / "model.toml").read_text("utf-8")
+    place = text.index("[output]")
+    text = f"{text[:place]}[inputs.content]\ncontrast = {wanted}\n\n{text[place:]}"
+    (folder / "model.toml").write_text(text, "utf-8")
+    renew(folder, folder)
+    return read_package(folder)
+
+
+def trunk(folder: Path, *, blood: float, **attributes: str) -> list[Path]:
+    """A drawn trunk as a series of CT, with attributes of the contrast medium."""
+    voxels = Trunk(blood=blood, height=120.0).volume().voxels
+    grid = Grid(voxels.shape, spacing=(STEP, STEP, STEP))  # type: ignore[arg-type]
+    images = images_of((voxels + 1024).astype(np.uint16), grid)
+    for image in images:
+        for keyword, value in attributes.items():
+            setattr(image, keyword, value)
+    return factories.write(images, folder)
+
+
+@pytest.mark.feature("F22")
+def test_a_model_for_contrast_gets_no_series_whose_vessels_show_none(
+    registry: Registry, engine: Engine, tmp_path: Path
+) -> None:
+    package = for_contrast(registry, tmp_path, "true")
+    paths = trunk(tmp_path / "source", blood=40, ContrastBolusAgent="APPLIED")
+    with pytest.raises(
+        ContentError, match=r"no contrast medium .* \(1.00\), where the model wants"
+    ):
+        analyse(paths, package, engine, provenance(model=model_facts(package)), content="skip")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "named"),
+    [
+        ({}, False),
+        ({"ContrastBolusAgent": ""}, False),
+        ({"ContrastBolusAgent": "APPLIED"}, True),
+        ({"ContrastBolusAgent": "WATER", "ContrastBolusRoute": "ORAL"}, False),
+        ({"ContrastBolusAgent": "TELEBRIX", "ContrastBolusRoute": "PER RECTUM"}, False),
+        ({"ContrastBolusAgent": "GASTRO & OMNI", "ContrastBolusRoute": "Oral & IV"}, True),
+        ({"ContrastBolusAgent": "OMNI", "ContrastBolusRoute": "INTRAVENOUS"}, True),
+        ({"ContrastBolusAgent": "OMNI", "ContrastBolusRoute": "DIRECT INJECTION"}, True),
+        ({"ContrastBolusRoute": "IV"}, False),
+    ],
+    ids=str,
+)
+def test_a_header_that_disagrees_about_the_agent_warns_and_stops_nothing(
+    registry: Registry, tmp_path: Path, attributes: dict[str, str], named: bool
+) -> None:
+    package = for_contrast(registry, tmp_path, "true")
+    paths = trunk(tmp_path / "source", blood=200, **attributes)
+    judgement = judge(package, {package.manifest.input.role: load_series(paths)}, "skip")
+    assert judgement.reason is None
+    assert judgement.shown["image"].contrast.value == "enhanced"
+    assert [("names no agent" in doubt) for doubt in judgement.doubts] == [True] * (not named)
+
+
+@pytest.mark.parametrize(
+    ("codes", "named"),
+    [((), True), (("47625008",), True), (("26643006",), False), (("26643006", "47625008"), True)],
+)
+def test_coded_ways_of_an_agent_count(
+    registry: Registry, tmp_path: Path, codes: tuple[str, ...], named: bool
+) -> None:
+    package = for_contrast(registry, tmp_path, "false")
+    paths = trunk(tmp_path / "source", blood=40)
+    loaded = load_series(paths)
+    agent = Dataset()
+    agent.ContrastBolusAdministrationRouteSequence = [Dataset() for _ in codes]
+    for item, code in zip(agent.ContrastBolusAdministrationRouteSequence, codes, strict=True):
+        item.CodeValue = code
+    for header in loaded.headers:
+        header.ContrastBolusAgentSequence = [agent]
+    judgement = judge(package, {package.manifest.input.role: loaded}, "warn")
+    assert [("names an agent" in doubt) for doubt in judgement.doubts] == [True] * named
