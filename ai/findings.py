@@ -32,6 +32,7 @@ class Said:
     """
 
     def __init__(self, over_slices: OverSlices | None, members: int = 1) -> None:
+        self._sliced = over_slices is not None
         self._highest = over_slices == "max"
         self._members = members
         self._rows: dict[str, list[Floats]] = {}
@@ -39,10 +40,17 @@ class Said:
     def take(self, name: str, tensor: NDArray[Any], slices: int) -> None:
         """Takes the answers of some slices, or with ``slices = 1`` of the whole input.
 
+        Args:
+            name: What the graph calls it.
+            tensor: Of slices, one after another along the first axis; with several members along
+                the second one, after theirs.
+            slices: How many.
+
         Raises:
-            InferenceError: They are not so many.
+            InferenceError: They are not so many, or do not lie so.
         """
-        if tensor.size % (self._members * slices):
+        own = tensor.shape[1:] if self._members > 1 else tensor.shape
+        if tensor.size % (self._members * slices) or (self._sliced and own[:1] != (slices,)):
             raise InferenceError(f"{name} has shape {tensor.shape}, no answer for {slices} slices")
         rows = np.asarray(tensor, np.float64).reshape(self._members, slices, -1)
         self._rows.setdefault(name, []).append(rows)

@@ -451,6 +451,16 @@ def test_slices_seen_one_by_one_give_one_answer(
     assert list(told.values()) == pytest.approx(wanted, abs=1e-9)
 
 
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 4), (1, 4, 2), (8,), ()])
+def test_answers_that_do_not_follow_the_slices_are_refused(
+    shape: tuple[int, ...], members: int
+) -> None:
+    given = np.zeros((members, *shape) if members > 1 else shape)
+    with pytest.raises(InferenceError, match="no answer for 4 slices"):
+        Said("mean", members).take("s", given, 4)
+
+
 @pytest.mark.feature("P07", "P09", "F09")
 def test_of_classes_that_exclude_each_other_the_best_one_is_reported() -> None:
     for row, wanted in (
