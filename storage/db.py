@@ -260,15 +260,26 @@ def open_ledger(data_dir: Path) -> Ledger:
     )
     database.bind(TABLES)
     try:
-        with (data_dir / "migrate.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            path.touch(0o644)
+        with _migrating(data_dir):
+            if not path.exists():
+                path.touch(0o644)
             _migrate(database, data_dir)
     except OSError as error:
         raise StorageError(f"the data folder cannot be written: {error.strerror}") from error
     except PeeweeException as error:
         raise StorageError(f"the database cannot be opened: {error}") from error
     return Ledger(database, data_dir)
+
+
+@contextmanager
+def _migrating(data_dir: Path) -> Iterator[None]:
+    # Opened to read: what lies on a disk that became read-only can still be looked at.
+    lock = os.open(data_dir / "migrate.lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _migrate(database: SqliteDatabase, data_dir: Path) -> None:

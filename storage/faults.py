@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from storage.runs import FAULT, SPOOL
 
 PROBE_SECONDS = 2.0
 """How long another may hold the writer's lock before that is a fault."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # which is told as that
 
 _TABLES_READ = ("association", "instance", "series", "job", "delivery")
 
@@ -48,8 +51,18 @@ def _folder_faults(data_dir: Path) -> Iterator[str]:
         what = f"the folder {name} of the data folder" if name else "the data folder"
         if not folder.is_dir():
             yield f"{what} is missing"
-        elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):  # also on a read-only disk
+        elif not _takes_files(folder):
             yield f"{what} cannot be written"
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file can be made there: a disk made read-only by the kernel says so only then."""
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))  # it never has a name
+    except OSError as error:
+        unknown = error.errno in (errno.EOPNOTSUPP, errno.EISDIR)  # this file system cannot tell
+        return error.errno in _FULL or (unknown and os.access(folder, os.R_OK | os.W_OK | os.X_OK))
+    return True
 
 
 def _waiting(data_dir: Path) -> Iterator[str]:

@@ -72,14 +72,15 @@ def unwritable(data_dir: Path) -> Iterator[None]:
         for name in ("objects", "spool")
         for path in (*(data_dir / name).iterdir(), data_dir / name)
     ]
-    _forbid(folders, True)
+    forbid(folders, True)
     try:
         yield
     finally:
-        _forbid(folders, False)
+        forbid(folders, False)
 
 
-def _forbid(folders: list[Path], forbidden: bool) -> None:
+def forbid(folders: list[Path], forbidden: bool) -> None:
+    """Have nothing written there, by root neither, or again."""
     if os.geteuid():
         for folder in folders:
             folder.chmod(0o550 if forbidden else 0o750)

@@ -34,6 +34,7 @@ from storage.records import (
     Study,
 )
 from storage.watch_records import Alert, Notice
+from tests.contract.test_faults import forbid
 from tests.storage_rows import a_series, enqueue, in_processes, new_result, open_only, some_jobs
 
 Schema = dict[str, tuple[list[tuple[object, ...]], set[tuple[object, ...]]]]
@@ -441,3 +442,15 @@ def test_a_full_disk_is_told_as_that_and_the_next_transaction_is_taken(ledger: L
     with ledger.transaction() as change:
         change.audit("test.taken", object="test:1")
     assert [event["action"] for event in audit.events()] == ["test.taken"]
+
+
+def test_a_database_on_a_disk_that_became_read_only_can_still_be_looked_at(tmp_path: Path) -> None:
+    open_ledger(tmp_path).close()
+    lock = tmp_path / "migrate.lock"
+    forbid([lock], True)
+    try:
+        ledger = open_ledger(tmp_path)
+        assert AuditEvent.select().count() == 0
+        ledger.close()
+    finally:
+        forbid([lock], False)
