@@ -1,4 +1,4 @@
-"""Puts received objects into series, decides when one is complete, and routes it to models."""
+"""Decides when a series and a study is complete, and routes it to models."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ import structlog
 from pydicom import Dataset
 
 from ai.registry import Registry
-from config.errors import InputError, MedAIError, StorageError, UnreadableError
+from config.errors import MedAIError, StorageError, UnreadableError
 from config.schema import RouteSettings, Settings
 from dicomnode.results.provenance import made_here
 from dicomnode.series.assembly import (
     Complete,
     Evidence,
     Verdict,
-    announced_images,
     completeness,
 )
 from dicomnode.series.decode import Decoder, decode_here
 from dicomnode.series.explain import explain_studies
-from dicomnode.series.headers import read_header, text
-from dicomnode.series.kinds import stands_alone
-from dicomnode.series.priors import moment_of
+from dicomnode.series.headers import read_header
 from dicomnode.series.quality import assess
 from dicomnode.series.split import LIVE, Asked
 from dicomnode.series.study import StudyExplanation
@@ -34,40 +31,27 @@ from dicomnode.series.unit import Unit, UnitExplanation, explain_unit, units_of
 from dicomnode.series.urgency import priority_of
 from dicomnode.work import sources
 from dicomnode.work.clock import Silence
-from dicomnode.work.corrections import take_note
-from dicomnode.work.feedback import FeedbackDesk
-from dicomnode.work.patients import EarlierStudies, Patients
-from dicomnode.work.revisions import Difference, compare
-from storage import index, jobs, studies
+from dicomnode.work.indexer import Indexer
+from dicomnode.work.patients import EarlierStudies
+from storage import jobs, studies
 from storage.db import Change, Ledger
 from storage.jobs import JobRequest
 from storage.objects import ObjectStore
 from storage.records import Instance, Series, Study
-from storage.rejections import is_rejected
 from storage.series import (
-    Indexed,
     calling_ae_of,
     current_instances,
-    index_instances,
-    indexed_version,
     last_broken_off,
     open_associations_of,
     open_series,
-    unindexed,
 )
 
 log = structlog.get_logger(__name__)
 
-BATCH = 200
 LONGEST_PAUSE = 60.0
 
 Members = tuple[list[Instance], list[Dataset], list[Path]]
 """The rows of a series, their headers and files, in one order."""
-
-_CONTRADICTS = {
-    Difference.PIXELS: "its pixels differ from those first received under its UID",
-    Difference.PLACE: "its SOP class, study or series is not the one first received under its UID",
-}
 
 
 class Assembler:
@@ -92,15 +76,13 @@ class Assembler:
         *,
         decoder: Decoder = decode_here,
     ) -> None:
-        self._decoder = decoder
+        self._indexer = Indexer(settings, ledger, store, decoder=decoder)
         self._settings = settings
         self._ledger = ledger
         self._store = store
         self._registry = registry
         self._node_id = node_id
-        self._feedback = FeedbackDesk(ledger, store, settings.watch)
         self._silence = Silence()
-        self._patients = Patients(ledger.data_dir)
         self._gaps: dict[str, tuple[tuple[int, float], bool]] = {}
 
     def step(self) -> tuple[int, float]:
@@ -110,89 +92,10 @@ class Assembler:
             How many jobs were queued, and when to look again at the latest, seconds since the
             epoch.
         """
-        while self._index():
+        while self._indexer.step():
             continue
         queued, again = self._judge()
         return queued + self._settle(), again
-
-    def _index(self) -> bool:
-        rows = unindexed(BATCH)
-        read: list[Indexed] = []
-        batch: set[str] = set()
-        unread = 0
-        for row in rows:
-            if row.sop_instance_uid in batch:
-                break  # compared with its predecessor when that one has its place
-            batch.add(row.sop_instance_uid)
-            try:
-                header = read_header(self._store.path(row.object_key))
-                if self._is_rejected(row) or not self._supersedes(row):
-                    continue
-                self._feedback.take(row, header)
-                take_note(self._ledger, row, header)
-                read.append(
-                    Indexed(
-                        instance=row,
-                        modality=text(header, "Modality"),
-                        single_image=stands_alone(header),
-                        announced=announced_images(header),
-                        patient=self._patients.digest(header),
-                        taken_at=moment_of(header) or None,
-                    )
-                )
-            except UnreadableError as error:
-                # An acknowledged object: what the disk refuses now it may give another time.
-                log.error("instance.unreadable", instance=row.id, why=str(error))
-                unread += 1
-            except InputError as error:
-                self._quarantine(row, str(error))
-            except StorageError:
-                raise
-            except Exception as error:  # what is wrong with one object must not hold up the others
-                log.exception("instance.crashed", instance=row.id)
-                self._quarantine(row, f"unexpected {type(error).__name__}")
-        if read:
-            with self._ledger.transaction() as change:
-                index_instances(change, read)
-        return len(rows) > unread
-
-    def _is_rejected(self, row: Instance) -> bool:
-        """Whether a rejection note named it before it came."""
-        if not is_rejected(row):
-            return False
-        with self._ledger.transaction() as change:
-            change.move(row, "rejected", reason="a rejection note came before it")
-        return True
-
-    def _supersedes(self, row: Instance) -> bool:
-        """Whether a newly received version is to take its place in the series.
-
-        The same SOP instance may come again in another transfer syntax (dropped), with corrected
-        attributes (it replaces the first), or with other pixels or in another series (quarantined:
-        one of the two is wrong, and a UID must not name both).
-        """
-        earlier = indexed_version(row.sop_instance_uid)
-        if earlier is None:
-            return True
-        # Two receivers may have settled them the other way round than they acknowledged them.
-        late = index.came_before(row, earlier)
-        first, second = (row, earlier) if late else (earlier, row)
-        versions = self._store.path(first.object_key), self._store.path(second.object_key)
-        difference = compare(*versions, self._decoder)
-        if difference in _CONTRADICTS:
-            self._quarantine(second, _CONTRADICTS[difference])
-            return second is not row
-        with self._ledger.transaction() as change:
-            if difference is Difference.NONE:
-                change.move(row, "superseded", reason="the same content was received before")
-                return False
-            change.move(first, "superseded", reason="corrected attributes were received")
-        return first is not row
-
-    def _quarantine(self, row: Instance, reason: str) -> None:
-        log.warning("instance.quarantined", instance=row.id, reason=reason)
-        with self._ledger.transaction() as change:
-            change.move(row, "quarantined", reason=reason)
 
     def _judge(self) -> tuple[int, float]:
         again = time.time() + LONGEST_PAUSE
