@@ -94,6 +94,14 @@ class PeerAssociation(Association):
         """Whether the connection ended without an A-ABORT."""
         return bool(self.dul.socket.lost)
 
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """Serve one request; pynetdicom would let the sender of an incomplete one wait."""
+        if msg.is_valid_request:
+            super()._serve_request(msg, context_id)
+            return
+        log.warning("an association was aborted: a request lacks what PS3.7 demands")
+        self.abort()
+
     def run_reactor(self) -> None:
         """Serve the association, then close the books on it however it ended."""
         try:

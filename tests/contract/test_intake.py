@@ -264,6 +264,16 @@ def test_a_command_with_something_else_than_a_uid(node: Node, uid: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*UI")
+def test_a_command_that_lacks_the_uid_ends_the_association_at_once(node: Node) -> None:
+    with Wire.associate(node.port) as wire:
+        wire.sock.settimeout(5)
+        wire.sock.sendall(pdu(4, pdv(1, 3, store_rq(CT, ""))))
+        wire.data(ct())
+        assert wire.read()[0] == 0x07
+    assert node.outcomes() == ["aborted"]
+    assert node.rows() == []
+
+
 def test_a_uid_longer_than_a_uid_ends_the_association(node: Node) -> None:
     with Wire.associate(node.port) as wire:
         wire.sock.sendall(pdu(4, pdv(1, 3, store_rq(CT, "1" * 500))))
