@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from storage.files import storage_errors, write_all
 from storage.runs import Folder, Run
-from storage.segment import BLOCK, RECORD_BYTES, Buffer, Bytes
+from storage.segment import BLOCK, RECORD_BYTES, Buffer, Bytes, new_buffer
 
 LARGE_FILE = 4 << 20
 
@@ -17,12 +19,16 @@ NewFile = Callable[[bool], tuple[Run, str, int]]
 """Opens a file in the spool, past the page cache or not: the run, its name there, a descriptor."""
 
 
+_WRITERS = ThreadPoolExecutor(4, "writer")
+"""Write one buffer of a large object while the next one fills."""
+
+
 class Incoming:
     """An object being received: gathered in memory, or in a file under a name no peer chose.
 
     With a buffer it stays in memory until it has outgrown that or has to be a file, which is then
-    written a buffer at a time and past the page cache: new pages cost more than the disk. `digest`
-    and `size` cover what went through `write`, which is the data set alone.
+    written a buffer at a time, while another fills, and past the page cache: new pages cost more
+    than the disk. `digest` and `size` cover what went through `write`, which is the data set alone.
     """
 
     def __init__(self, new_file: NewFile, head: bytes, buffer: Buffer | None) -> None:
@@ -35,6 +41,8 @@ class Incoming:
         self.size = 0
         self.key = ""
         self.fd = -1
+        self._other: Buffer | None = None
+        self._writing: Future[None] | None = None
         if buffer is None:
             self._run, self.name, self.fd = new_file(False)
         else:
@@ -48,23 +56,40 @@ class Incoming:
             view = memoryview(chunk)
             buffer[at:RECORD_BYTES] = view[:room]
             self._gathered += room
-            self._write_gathered(buffer)
-            self._gather(buffer, view[room:])
+            self._gather(self._exchange(buffer), view[room:])
             return
         self._gathered += len(chunk)
         buffer[at : at + len(chunk)] = chunk
 
-    def _write_gathered(self, buffer: Buffer) -> None:
-        """Write what the buffer holds to the file, whole blocks; only the last may be cut short."""
+    def _exchange(self, full: Buffer) -> Buffer:
+        """Have a full buffer written, and take the one that was written before."""
+        self._wait()
+        if self.fd < 0:
+            self._run, self.name, self.fd = self._new_file(True)
+        self._writing = _WRITERS.submit(self._write_blocks, full, RECORD_BYTES)
+        self._buffer, self._other = self._other or new_buffer(), full
+        self._gathered = 0
+        return self._buffer
+
+    def _write_blocks(self, buffer: Buffer, end: int) -> None:
+        with storage_errors("writing an object"), memoryview(buffer) as view:
+            write_all(self.fd, view[BLOCK:end])
+
+    def _wait(self) -> None:
+        """Have what was handed to another thread written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write_last(self, buffer: Buffer) -> None:
+        """Write what the buffer holds as whole blocks, and cut the file to its length."""
         if self.fd < 0:
             self._run, self.name, self.fd = self._new_file(True)
         blocks = -(-self._gathered // BLOCK) * BLOCK
         buffer[BLOCK + self._gathered : BLOCK + blocks] = bytes(blocks - self._gathered)
-        with storage_errors("writing an object"), memoryview(buffer) as view:
-            write_all(self.fd, view[BLOCK : BLOCK + blocks])
-            if blocks > self._gathered:
-                os.ftruncate(self.fd, self.head_length + self.size)
-        self._gathered = 0
+        self._write_blocks(buffer, BLOCK + blocks)
+        with storage_errors("writing an object"):
+            os.ftruncate(self.fd, self.head_length + self.size)
 
     @property
     def gathered(self) -> Buffer | None:
@@ -102,9 +127,9 @@ class Incoming:
             StorageError: The disk refused.
         """
         if self._buffer is not None:
-            if self._gathered:
-                self._write_gathered(self._buffer)
-            self._buffer = None
+            self._wait()
+            self._write_last(self._buffer)
+            self._buffer = self._other = None
 
     @property
     def digest(self) -> str:
@@ -143,7 +168,10 @@ class Incoming:
 
     def discard(self) -> None:
         """Remove the file; nothing of it stays. Harmless when it is gone already."""
-        self._buffer = None
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            concurrent.futures.wait([writing])
+        self._buffer = self._other = None
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import resource
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -319,3 +320,18 @@ def test_an_object_that_outgrows_its_buffer_is_whole_on_disk(
     store.settle([incoming.key])
     assert store.path(incoming.key).read_bytes() == HEAD + data
     assert (incoming.size, incoming.digest) == (size, hashlib.sha256(data).hexdigest())
+
+
+def test_a_disk_that_fills_up_behind_an_object_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    store = ObjectStore(tmp_path, min_free=0)
+    incoming = store.incoming(HEAD, new_buffer())
+    incoming.write(bytes(3 * RECORD_BYTES))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * RECORD_BYTES, limits[1]))
+    try:
+        with pytest.raises(OutOfSpaceError):
+            incoming.write(bytes(4 * RECORD_BYTES))
+        incoming.discard()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path for path in store.spool.rglob("*") if path.is_file()] == []
