@@ -79,6 +79,18 @@ def test_the_spine_is_found_whatever_the_vessels_before_it_hold(blood: float) ->
     assert np.all(np.abs(spine.front[5:] - 143) <= 12), spine.front
 
 
+@pytest.mark.parametrize("blood", [40.0, 150.0, 350.0])
+@pytest.mark.parametrize("aside", [9, 21, 30])
+def test_a_spine_far_off_the_middle_is_told_right_or_not_at_all(blood: float, aside: int) -> None:
+    volume = Trunk(blood=blood, height=120.0).volume()
+    voxels = volume.voxels.copy()
+    inner = slice(30, 86)
+    voxels[:, :, inner] = np.roll(voxels[:, :, inner], round(aside / STEP), axis=2)
+    value = UNENHANCED if blood == 40 else ENHANCED
+    told = fingerprint(replace(volume, voxels=voxels)).contrast.value
+    assert told in ((value,) if aside == 9 else (value, None))
+
+
 def test_heads_and_single_images_and_mr_are_not_asked() -> None:
     trunk = Trunk(blood=150).volume()
     single = replace(trunk, voxels=trunk.voxels[30:31], spacing=(None, STEP, STEP))
