@@ -10,13 +10,10 @@ from pydantic import Field, model_validator
 from ai.tables import (
     Activation,
     Band,
-    Category,
-    Concept,
+    CodedTable,
     Index,
-    Laterality,
     Name,
     Probability,
-    Sentence,
     Table,
     TensorName,
 )
@@ -112,7 +109,7 @@ class Boxes(Table):
         return self
 
 
-class ObjectTable(Table):
+class ObjectTable(CodedTable):
     """``[[output.object]]``: one class of things a detector finds; each box is a finding.
 
     Attributes:
@@ -124,11 +121,5 @@ class ObjectTable(Table):
 
     index: Index = 0
     name: Name
-    category: Category
-    type: Category
-    description: Sentence
-    severity: Probability = 0.0
     threshold: Probability | None = None
     review: Band | None = None
-    site: Concept | None = None
-    laterality: Laterality | None = None

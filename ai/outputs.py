@@ -12,14 +12,12 @@ from ai.segments import MOST, Cleaning, Intensity, Labels, SegmentTable, segment
 from ai.tables import (
     Activation,
     Band,
-    Category,
+    CodedTable,
     Concept,
     Index,
-    Laterality,
     Name,
     Number,
     Probability,
-    Sentence,
     Table,
     TensorName,
     Unit,
@@ -73,7 +71,7 @@ class EvaluationTable(Table):
     values: Annotated[tuple[Concept, ...], Field(min_length=2)]
 
 
-class FindingTable(Table):
+class FindingTable(CodedTable):
     """``[[output.finding]]``: one thing the model may say.
 
     Attributes:
@@ -83,12 +81,6 @@ class FindingTable(Table):
     """
 
     name: Name
-    category: Category
-    type: Category
-    description: Sentence
-    severity: Probability = 0.0
-    site: Concept | None = None
-    laterality: Laterality | None = None
     score: Score | None = None
     region: TensorName | None = None
     measurement: tuple[MeasurementTable, ...] = ()

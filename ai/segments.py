@@ -10,14 +10,12 @@ from pydantic import Field, model_validator
 from ai.masks import Touching
 from ai.tables import (
     Activation,
-    Category,
+    CodedTable,
     Concept,
     Index,
-    Laterality,
     Name,
     Positive,
     Probability,
-    Sentence,
     Table,
     TensorName,
 )
@@ -92,7 +90,7 @@ class Cleaning(Table):
     touching: Touching = "faces"
 
 
-class SegmentTable(Table):
+class SegmentTable(CodedTable):
     """``[[output.segment]]``: one label of a segmentation.
 
     Attributes:
@@ -102,7 +100,6 @@ class SegmentTable(Table):
             probability is the sum of theirs after a softmax, else the highest.
         threshold: Lowest probability where `Labels.select` is ``threshold``.
         priority: Where several reach their threshold, the highest wins.
-        severity: Weight for the order of findings.
         cleaning: In place of that of the whole output.
         instances: Each connected part is a segment and a finding of its own, the largest first, and
             at most so many; what is beyond is left out, and said.
@@ -110,17 +107,11 @@ class SegmentTable(Table):
 
     number: Annotated[int, Field(ge=1, le=MOST)]
     label: Name
-    category: Category
-    type: Category
     color: tuple[Byte, Byte, Byte]
-    description: Sentence
-    severity: Probability = 0.0
     channel: Index | None = None
     sources: tuple[Index, ...] = ()
     threshold: Probability = 0.5
     priority: Annotated[int, Field(ge=0, le=1000)] = 0
-    site: Concept | None = None
-    laterality: Laterality | None = None
     cleaning: Cleaning | None = None
     instances: Annotated[int, Field(ge=1, le=MOST)] | None = None
 

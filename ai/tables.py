@@ -89,3 +89,18 @@ Category = Annotated[Concept, AfterValidator(_category)]
 Unit = Annotated[Concept, AfterValidator(_unit)]
 UnitCode = Annotated[str, Field(min_length=1), AfterValidator(_ucum)]
 Laterality = Annotated[Concept, AfterValidator(_side)]
+
+
+class CodedTable(Table):
+    """What every table of a thing that a model finds says of it, in codes and in words.
+
+    Attributes:
+        severity: Weight for the order of findings.
+    """
+
+    category: Category
+    type: Category
+    description: Sentence
+    severity: Probability = 0.0
+    site: Concept | None = None
+    laterality: Laterality | None = None
