@@ -59,6 +59,24 @@ severity = 0.5
 score = {{ {score} }}
 """
 
+BOXED = """
+[output]
+task = "detection"
+
+[output.boxes]
+tensor = "box"
+format = "zyxzyx"
+scores = "score"
+{more}
+
+[[output.object]]
+name = "{name}"
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["27925004", "SCT", "Nodule"]
+description = "Bright."
+severity = 0.5
+"""
+
 LABELS = """
 [output]
 task = "segmentation"
@@ -127,6 +145,11 @@ def primary_input(
 def scored(name: str, score: str) -> str:
     """An output of one finding; `score` says which number it rests on."""
     return SCORED.format(name=name, score=score)
+
+
+def boxed(name: str, more: str = "") -> str:
+    """An output of boxes of one class in a volume; `more` are further keys of the boxes."""
+    return BOXED.format(name=name, more=more)
 
 
 def unsealed(manifest: str) -> str:

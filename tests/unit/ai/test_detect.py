@@ -20,7 +20,7 @@ from ai.package import Package
 from ai.preprocess import Plan, plan
 from ai.types import Volume
 from config.errors import InferenceError
-from tests.model_packages import SPACE, VOLUME, WHOLE, box_around
+from tests.model_packages import SPACE, VOLUME, WHOLE, box_around, boxed
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -431,25 +431,6 @@ def test_a_detector_gives_a_finding_a_box_and_none_of_nothing(
     assert sizes == pytest.approx({"Height": 1.5, "Width": 2.0})
 
 
-PATCHES = """\
-[output]
-task = "detection"
-
-[output.boxes]
-tensor = "box"
-format = "zyxzyx"
-scores = "score"
-iou = 0.1
-
-[[output.object]]
-name = "spot"
-category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
-type = ["27925004", "SCT", "Nodule"]
-description = "Bright."
-severity = 0.5
-"""
-
-
 def spots() -> bytes:
     """The box around what is bright in a patch, as sure as so many voxels of 27 are bright."""
     g = Graph("spots")
@@ -471,7 +452,7 @@ def test_boxes_of_patches_are_put_together(
         spots(),
         basis="trained",
         input=f'{SPACE}\norientation = "IRA"\n[inputs.sliding]\npatch = [8, 8, 8]\noverlap = 0.5\n',
-        output=PATCHES,
+        output=boxed("spot", "iou = 0.1"),
     )
     voxels = np.zeros((20, 24, 28), np.int16)
     places = [(3, 5, 6), (14, 18, 22), (15, 2, 12)]

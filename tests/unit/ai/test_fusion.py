@@ -26,6 +26,7 @@ from tests.model_packages import (
     VOLUME,
     WHOLE,
     box_around,
+    boxed,
     head,
     primary_input,
     scored,
@@ -169,22 +170,7 @@ def test_classes_are_fused_apart() -> None:
     assert made.objects.tolist() == [0, 1]
 
 
-DETECTED = """
-[output]
-task = "detection"
-
-[output.boxes]
-tensor = "box"
-format = "zyxzyx"
-scores = "score"
-iou = 0.2
-
-[[output.object]]
-name = "spot"
-category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
-type = ["27925004", "SCT", "Nodule"]
-description = "Bright."
-"""
+DETECTED = boxed("spot", "iou = 0.2")
 
 
 def package(folder: Path, graphs: list[bytes], spec: str, output: str, ensemble: str) -> Package:

@@ -22,6 +22,7 @@ from tests.model_packages import (
     VOLUME,
     WHOLE,
     box_around,
+    boxed,
     from_x_to_y,
     head,
     primary_input,
@@ -63,23 +64,6 @@ unit = ["%", "UCUM", "Percent"]
 """
     for index, name in enumerate(("red", "green", "blue"))
 )
-
-BOX = """\
-[output]
-task = "detection"
-
-[output.boxes]
-tensor = "box"
-format = "zyxzyx"
-scores = "score"
-
-[[output.object]]
-name = "mass"
-category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
-type = ["4147007", "SCT", "Mass"]
-description = "The box around what is bright."
-severity = 0.9
-"""
 
 PARTS = (
     PROBABILITIES
@@ -191,7 +175,7 @@ def test_a_box_of_a_volume_is_reported_where_it_lies(
         box_graph(),
         head("boxer", results=["sr", "overlay", "gsps", "ko"])
         + ct_input(orientation, f'{more}\ncrop = {{ to = "nonzero" }}')
-        + BOX,
+        + boxed("mass"),
     )
     report = infer(medai, images, "boxer@1.0.0")["SR"]
     places = by_place(images)
