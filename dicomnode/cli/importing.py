@@ -14,7 +14,7 @@ def import_model(
     kind: Annotated[
         str,
         typer.Argument(
-            help="onnx, monai, torchxrayvision, nnunet, deepbet, sklearn or tensorflow."
+            help="onnx, monai, torchxrayvision, nnunet, deepbet, rapidocr, sklearn or tensorflow."
         ),
     ],
     source: Annotated[Path, typer.Argument(help="A file, a folder or an archive of one.")],

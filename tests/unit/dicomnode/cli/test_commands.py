@@ -11,6 +11,7 @@ import click
 import pytest
 import typer
 
+from ai.importing.kinds import KINDS
 from ai.registry import bundled_models_path
 from dicomnode.cli.app import app
 from tests.unit.dicomnode.cli.conftest import Run
@@ -150,3 +151,9 @@ def test_every_command_has_help(medai: Run, command: tuple[str, ...]) -> None:
     assert "Usage: medai-node " + " ".join(command) in done.out
     said = done.out.splitlines()[3].strip()
     assert said.endswith(".") or "?" in said or len(said) > 20
+
+
+@pytest.mark.feature("F25")
+def test_the_help_of_import_names_every_kind(medai: Run) -> None:
+    said = medai("models", "import", "--help").out
+    assert [kind for kind in KINDS if kind not in said] == []
