@@ -7,6 +7,7 @@ for one cause is told at once, and then at most once a minute, with how many the
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +32,7 @@ class Rejections:
         self._ledger = ledger
         self._turn = turn
         self._repeats = Repeats()
+        self._counting = threading.Lock()
         # One thread: it may wait for the database, those who reject may not.
         self._thread = ThreadPoolExecutor(1, "rejections")
 
@@ -41,7 +43,14 @@ class Rejections:
             rejection: How.
             asked: Called and calling AE title, and the address, of the requestor.
         """
-        self._thread.submit(self._note, rejection.why, asked)
+        called, calling, address = asked
+        with self._counting:
+            key, count = self._repeats.count((rejection.why, address))
+        if count:
+            named = key != OTHERS
+            who = f"ae:{calling}" if named else "ae:"
+            since = time.monotonic()
+            self._thread.submit(self._tell, key, count, who, called if named else "", since)
 
     def wait(self) -> None:
         """Wait until what was noted before is on record."""
@@ -52,23 +61,17 @@ class Rejections:
         self._thread.submit(self._tell_rest).result()
         self._thread.shutdown()
 
-    def _note(self, why: str, asked: tuple[str, str, str]) -> None:
-        called, calling, address = asked
-        key, count = self._repeats.count((why, address))
-        if count:
-            named = key != OTHERS
-            self._tell(key, count, f"ae:{calling}" if named else "ae:", called if named else "")
-
     def _tell_rest(self) -> None:
+        since = time.monotonic()
         for key, count in self._repeats.rest():
-            self._tell(key, count, "ae:", "")
+            self._tell(key, count, "ae:", "", since)
 
-    def _tell(self, key: Key, count: int, who: str, called: str) -> None:
+    def _tell(self, key: Key, count: int, who: str, called: str, since: float) -> None:
         why, address = key
         log.warning("association rejected: %s, from %s%s", why, address, times(count))
         detail = {"why": why, "called_ae": called, "address": address, "count": count}
         try:
-            with self._turn.held(time.monotonic()), self._ledger.transaction() as change:
+            with self._turn.held(since), self._ledger.transaction() as change:
                 change.audit("association.rejected", object=who, outcome="refused", detail=detail)
         except StorageError as error:
             log.error("a rejected association could not be put on record: %s", error)

@@ -46,7 +46,7 @@ class Repeats:
 
     def rest(self) -> Iterator[tuple[Key, int]]:
         """What was counted and not told."""
-        yield from ((key, left) for key, (_, left) in self._told.items() if left)
+        yield from ((key, left) for key, (_, left) in list(self._told.items()) if left)
 
 
 def times(count: int) -> str:
