@@ -22,7 +22,7 @@ from storage.tidy import tidy
 log = structlog.get_logger(__name__)
 
 FIRST_RETRY_SECONDS = 1.0
-LONGEST_RETRY_SECONDS = 10.0
+LONGEST_RETRY_SECONDS = 5.0
 
 
 def recover(
