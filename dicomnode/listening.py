@@ -48,8 +48,11 @@ def listen(bind: str, port: int) -> socket.socket:
         UsageError: The address cannot be listened on.
     """
     family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    both = bind == "::" and socket.has_dualstack_ipv6()  # all interfaces means IPv4 as well
     try:
-        return socket.create_server((bind, port), family=family, backlog=BACKLOG)
+        return socket.create_server(
+            (bind, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+        )
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         kind = PortTakenError if error.errno == errno.EADDRINUSE else UsageError
