@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ai.inputs import Input
 from ai.manifest import Manifest
-from ai.outputs import ActivationMap, FindingTable
+from ai.outputs import ActivationMap, FindingTable, Occlusion
 
 _NUMBERS = frozenset(
     f"tensor({kind})"
@@ -45,7 +45,7 @@ def disagreements(
     """
     given = {entry.name: entry for entry in inputs}
     made = {entry.name: entry for entry in outputs}
-    return [*_inputs(manifest, given), *_outputs(manifest, made)]
+    return [*_inputs(manifest, given), *_copies(manifest, given), *_outputs(manifest, made)]
 
 
 def _inputs(manifest: Manifest, given: Mapping[str, Described]) -> Iterator[str]:
@@ -75,6 +75,16 @@ def _image(spec: Input, entry: Described) -> Iterator[str]:
     if _differ(axes.get("C"), spec.channels):
         yield f"{entry.name} takes {axes['C']} channels, declared are {spec.channels}"
     yield from _sizes(entry.name, axes, _grid(spec), "takes")
+
+
+def _copies(manifest: Manifest, given: Mapping[str, Described]) -> Iterator[str]:
+    """What a heat map wants: it is made where something is found, in no golden case perhaps."""
+    spec, entry = manifest.output.saliency, given.get(manifest.input.tensor)
+    if not isinstance(spec, Occlusion) or entry is None or not entry.shape:
+        return
+    images = entry.shape[manifest.input.layout.index("N")]
+    if _differ(images, spec.copies):
+        yield f"{entry.name} takes {images} images a run, saliency gives {spec.copies} copies"
 
 
 def _grid(spec: Input) -> dict[str, int]:

@@ -133,11 +133,13 @@ def test_a_map_of_the_graph_is_stretched_over_the_image(
     assert heat.values[0][0, 0] == 0.0
 
 
-def test_copies_that_the_graph_does_not_take_are_told(
+def test_copies_that_the_graph_does_not_take_are_told_before_anything_is_found(
     make_package: PackageMaker, engine: Engine
 ) -> None:
-    with pytest.raises(InferenceError):
-        answered(make_package, engine, f"{FINDING}{OCCLUDE}copies = 4\n", image(), batch=1)
+    said = "takes 1 images a run, saliency gives 4 copies"
+    nothing = image(value=0.0)
+    with pytest.raises(InferenceError, match=said):
+        answered(make_package, engine, f"{FINDING}{OCCLUDE}copies = 4\n", nothing, batch=1)
 
 
 def test_what_takes_too_long_is_left_out_and_never_half_made() -> None:
