@@ -8,7 +8,6 @@ import pytest
 
 from dicomnode.listening import listen
 
-
 ALL = ["0.0.0.0", "::"] if socket.has_dualstack_ipv6() else ["0.0.0.0"]
 
 
