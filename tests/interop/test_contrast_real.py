@@ -13,7 +13,7 @@ from dicomnode.series.volume import load_series
 from dicomnode.work.content import said
 from tests.interop.real_trunks import SCANS
 
-pytestmark = [pytest.mark.tools, pytest.mark.feature("F22")]
+pytestmark = [pytest.mark.fetched, pytest.mark.feature("F22")]
 
 WHOLE = {
     "portal 1004": "enhanced",
