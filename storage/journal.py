@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from config.errors import StorageError
 from storage.files import open_direct, storage_errors, sync_folder
 from storage.incoming import Incoming
 from storage.index import Arrival
@@ -92,6 +93,18 @@ class Segment:
     since: float = 0.0
     failed: bool = False
     suspect: bool = False
+
+
+class DamagedSegmentError(StorageError):
+    """A segment of this run cannot be read any more.
+
+    Attributes:
+        segment: Which.
+    """
+
+    def __init__(self, segment: Segment, why: str) -> None:
+        super().__init__(f"the intake journal cannot be read: {why}")
+        self.segment = segment
 
 
 def segment_name(number: int) -> str:
@@ -278,6 +291,17 @@ class Journal:
     def settled(self) -> list[Segment]:
         """Segments that are not written to any more and whose every object has its row."""
         return [segment for segment in self._full if all(entry.done for entry in segment.entries)]
+
+    def drop(self, segment: Segment) -> None:
+        """Write to a segment no more, and do without it; its file stays open."""
+        with self._writing:
+            if self._active is segment:
+                self._active = None
+            elif segment in self._full:
+                self._full.remove(segment)
+            else:
+                return
+            self._count -= 1
 
     def in_use(self) -> bool:
         """Whether any segment holds something."""

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from config.errors import NotDicomError
+from config.redact import Redactor, load_key
 from storage.db import Ledger
 from storage.files import forget_pages, storage_errors, sync_file_system, sync_folder
-from storage.index import bytes_were_deleted, record_arrivals, version_of
+from storage.index import Arrival, bytes_were_deleted, record_arrivals, version_of
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset
 from storage.runs import OBJECTS, SEGMENT_NAME, SPOOL, TOKEN
@@ -89,6 +90,45 @@ def summary(data_dir: Path) -> list[str]:
         f"{count} damaged {segments} of the intake journal in {DAMAGED}: see journal.damaged in "
         "the audit chain, and remove the files when nothing is missed"
     ]
+
+
+def give_up(ledger: Ledger, path: Path, acknowledged: Sequence[Arrival]) -> int:
+    """Finish what can be read of a segment of a run that lives, and keep the segment aside.
+
+    Args:
+        ledger: The database of the data folder.
+        path: The segment, to which nothing is written any more.
+        acknowledged: The rows of all that it held.
+
+    Returns:
+        How many objects are lost: neither in the segment nor stored. The audit chain names them.
+
+    Raises:
+        StorageError: The disk or the database refused; the segment stays.
+    """
+    with storage_errors("giving up a segment of the intake journal"):
+        found = _read(path) if path.exists() else Scan()
+        _sync_objects(ledger.data_dir)
+        _finish(ledger, found.records)
+        whole = {
+            (record.arrival.sop_instance_uid, record.arrival.digest) for record in found.records
+        }
+        store = ObjectStore(ledger.data_dir)
+        lost = [
+            arrival
+            for arrival in acknowledged
+            if (arrival.sop_instance_uid, arrival.digest) not in whole
+            and not _is_stored(store, arrival)
+        ]
+        _keep_aside(ledger, path, found, lost)
+    return len(lost)
+
+
+def _is_stored(store: ObjectStore, arrival: Arrival) -> bool:
+    row = version_of(arrival.sop_instance_uid, arrival.digest)
+    if row is None:
+        return False
+    return _is_whole(store, row.object_key, arrival.digest) or bytes_were_deleted(row)
 
 
 @contextmanager
@@ -169,7 +209,9 @@ def _finish(ledger: Ledger, records: Sequence[Record]) -> int:
                 row = version_of(record.arrival.sop_instance_uid, record.arrival.digest)
                 if row is None:
                     lacking.append(record)
-                elif not _is_whole(store, row.object_key, record) and not bytes_were_deleted(row):
+                elif not _is_whole(store, row.object_key, row.digest) and not bytes_were_deleted(
+                    row
+                ):
                     store.restore(row.object_key, record.content)
                     restored += 1
             _store(store, ledger, lacking)
@@ -179,7 +221,7 @@ def _finish(ledger: Ledger, records: Sequence[Record]) -> int:
     return restored
 
 
-def _is_whole(store: ObjectStore, key: str, record: Record) -> bool:
+def _is_whole(store: ObjectStore, key: str, digest: str) -> bool:
     try:
         with store.path(key).open("rb") as file:
             # After a sync that failed, pages in memory say nothing about the disk.
@@ -188,7 +230,7 @@ def _is_whole(store: ObjectStore, key: str, record: Record) -> bool:
         data_set = memoryview(found)[data_set_offset(found) :]
     except (OSError, NotDicomError):  # missing, or the disk refuses it
         return False
-    return hashlib.sha256(data_set).hexdigest() == record.arrival.digest
+    return hashlib.sha256(data_set).hexdigest() == digest
 
 
 def _store(store: ObjectStore, ledger: Ledger, records: Sequence[Record]) -> None:
@@ -217,19 +259,30 @@ def _put_away(ledger: Ledger, path: Path, found: Scan) -> bool:
         path.unlink()
         sync_folder(path.parent)
         return False
+    _keep_aside(ledger, path, found)
+    return True
+
+
+def _keep_aside(ledger: Ledger, path: Path, found: Scan, lost: Sequence[Arrival] = ()) -> None:
     aside = ledger.data_dir / DAMAGED
     aside.mkdir(mode=0o750, exist_ok=True)
-    detail = {
+    detail: dict[str, object] = {
         "places": len(found.damaged),
         "bytes": sum(end - begin for begin, end in found.damaged),
         "records": len(found.records),
         "head": found.head_is_damaged,
     }
+    if lost:
+        token = Redactor(load_key(ledger.data_dir)).token
+        named = [token(arrival.sop_instance_uid) for arrival in lost]
+        brought = sorted({arrival.association_id for arrival in lost})
+        detail |= {"lost": len(lost), "instances": named, "associations": brought}
+        log.error("%d acknowledged objects are lost: they must be sent again", len(lost))
     log.error("a segment of the intake journal is damaged and was kept aside: %s", detail)
     name = f"{path.parent.name}-{path.name}"
     with ledger.transaction() as change:
         change.audit("journal.damaged", object=f"journal:{name}", outcome="failure", detail=detail)
-    path.rename(aside / name)
+    if path.exists():
+        path.rename(aside / name)
     for folder in (aside, path.parent):
         sync_folder(folder)
-    return True

@@ -21,8 +21,9 @@ from config.errors import StorageError
 from storage.db import BUSY_SECONDS, Ledger
 from storage.files import storage_errors, sync_file_system
 from storage.index import Kept, known_keys, record_arrivals
-from storage.journal import Entry, Journal, Segment
+from storage.journal import DamagedSegmentError, Entry, Journal, Segment, segment_name
 from storage.objects import ObjectStore
+from storage.replay import give_up
 from storage.runs import FAULT
 from storage.segment import BLOCK, RECORD_BYTES, SEGMENT_BYTES, extent, new_buffer
 from storage.turn import Turn
@@ -283,11 +284,36 @@ class Settler:
                 if not self.journal.in_use():
                     self.journal.shrink()
             self._make_room(ahead=not batch)
+        except DamagedSegmentError as damaged:
+            return self._give_up(damaged.segment)
         except StorageError as fault:
             return fault
         except Exception as error:  # the border of the thread: it must go on, and say so
             log.exception("acknowledged objects could not be settled")
             return StorageError(f"unexpected {type(error).__name__}")
+        return None
+
+    def _give_up(self, segment: Segment) -> StorageError | None:
+        """Save what can be read of a segment, keep it aside and go on; what hinders that."""
+        journal = self.journal
+        if journal is None:
+            return None
+        try:
+            journal.drop(segment)
+            path = journal.run.spool / segment_name(segment.number)
+            give_up(self._ledger, path, [entry.arrival for entry in segment.entries])
+            keys = [entry.key for entry in segment.entries if entry.key]
+            named = known_keys(keys)
+            for key in keys:
+                if key not in named:
+                    self._store.remove(key)
+            self._store.settle(keys)
+        except StorageError as fault:
+            return fault
+        os.close(segment.fd)
+        for entry in segment.entries:
+            entry.done = True
+        self._on_kept()
         return None
 
     def _note(self, fault: StorageError | None) -> None:
@@ -316,7 +342,7 @@ class Settler:
         # After a failure it may be unknown whether the rows were written: ask.
         tried = [entry.key for entry in batch if entry.key]
         named = known_keys(tried) if tried else set()
-        left = [entry for entry in batch if entry.key not in named]
+        left = [entry for entry in batch if not entry.done and entry.key not in named]
         with storage_errors("making the file of an object"):
             for entry, content in self._contents(left):
                 entry.key = entry.key or run.next_key()
@@ -341,8 +367,12 @@ class Settler:
         for together in _neighbours(entries):
             first, last = together[0], together[-1]
             length = last.at + extent(last.length) - first.at
-            if os.preadv(first.segment.fd, [view[:length]], first.at) < length:
-                raise StorageError("the intake journal is cut short")
+            try:
+                got = os.preadv(first.segment.fd, [view[:length]], first.at)
+            except OSError as error:
+                raise DamagedSegmentError(first.segment, error.strerror or "?") from error
+            if got < length:
+                raise DamagedSegmentError(first.segment, "it is cut short")
             for entry in together:
                 at = entry.at - first.at + BLOCK
                 yield entry, view[at : at + extent(entry.length) - BLOCK]

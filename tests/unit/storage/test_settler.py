@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import sqlite3
 import threading
@@ -19,9 +20,9 @@ from storage import journal as journal_module
 from storage import replay as replay_module
 from storage.db import FILE_NAME, Ledger
 from storage.objects import ObjectStore
-from storage.records import Instance
+from storage.records import AuditEvent, Instance
 from storage.replay import replay
-from storage.segment import BLOCK
+from storage.segment import BLOCK, extent
 from storage.settler import Settler
 from storage.turn import Turn
 from tests.journals import Sent, append
@@ -539,3 +540,77 @@ def test_a_segment_that_changes_its_place_is_among_all_that_there_are(room: Room
 
     journal._full = Full()
     assert [segment for segment in journal.segments() if segment is active] == [active]
+
+
+def _cut(room: Room, at: int) -> None:
+    """Cut off the segment that is written to, under the hands of the node."""
+    journal = room.settler.journal
+    assert journal is not None
+    assert journal._active is not None
+    name = journal_module.segment_name(journal._active.number)
+    os.truncate(journal.run.spool / name, at)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_segment_that_is_cut_off_in_mid_run_is_kept_aside_and_the_node_goes_on(
+    room: Room, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    with monkeypatch.context() as lull:
+        lull.setattr(settler, "LULL_SECONDS", 600.0)
+        lull.setattr(settler, "PATIENCE_SECONDS", 600.0)
+        room.send(*SMALL[:3])
+        blocks = sum(extent(len(sent.head) + len(sent.data)) for sent in SMALL[:kept])
+        _cut(room, BLOCK + blocks + (BLOCK if kept else -BLOCK))
+    assert room.settled()
+    assert room.stored() == [(sent.uid, sent.data) for sent in SMALL[:kept]]
+    (event,) = AuditEvent.select().where(AuditEvent.action == "journal.damaged")
+    told = json.loads(event.detail)
+    assert (told["lost"], told["records"]) == (3 - kept, kept)
+    assert len(set(told["instances"])) == 3 - kept
+    assert told["associations"] == [room.association]
+    assert len(list((room.ledger.data_dir / replay_module.DAMAGED).iterdir())) == 1
+    room.settler.check()
+    journal = room.settler.journal
+    assert journal is not None
+    room.until(journal.has_room)
+    room.send(*SMALL[3:6])
+    assert room.settled()
+    assert room.stored() == [(sent.uid, sent.data) for sent in [*SMALL[:kept], *SMALL[3:6]]]
+    assert faults.faults(room.ledger.data_dir, min_free=0) == []
+
+
+def test_a_block_that_the_disk_refuses_in_mid_run_costs_one_object(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preadv = os.preadv
+    bad = BLOCK + extent(len(SMALL[0].head) + len(SMALL[0].data)) + BLOCK
+
+    def refuse(fd: int, rooms: list[memoryview], at: int) -> int:
+        if at <= bad < at + len(rooms[0]):
+            raise OSError(errno.EIO, "Input/output error")
+        return preadv(fd, rooms, at)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "preadv", refuse)
+        room.send(*SMALL[:3])
+        assert room.settled()
+    assert [uid for uid, _ in room.stored()] == [SMALL[0].uid, SMALL[2].uid]
+    (event,) = AuditEvent.select().where(AuditEvent.action == "journal.damaged")
+    assert json.loads(event.detail)["lost"] == 1
+
+
+def test_a_damaged_segment_waits_for_a_database_that_refuses(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(room.ledger.data_dir / FILE_NAME, isolation_level=None)
+    with contextlib.closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        room.send(*SMALL[:2])
+        _cut(room, 2 * BLOCK)
+        assert not room.settler.wait_until_settled(room.association, 20)
+        with pytest.raises(StorageError):
+            room.settler.check()
+        other.execute("ROLLBACK")
+    room.settler.check()
+    assert room.settled()
+    assert AuditEvent.select().where(AuditEvent.action == "journal.damaged").count() == 1
