@@ -60,7 +60,7 @@ def _rules(settings: Settings) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def model_faults(settings: Settings, *, usable: bool) -> Iterator[tuple[str, str, str]]:
-    """Routes that name a model which is not there.
+    """Routes that name a model which is not there, or want text looked for where none reads it.
 
     Args:
         settings: The settings.
@@ -72,6 +72,8 @@ def model_faults(settings: Settings, *, usable: bool) -> Iterator[tuple[str, str
     registry = make_registry(settings, prove=usable)
     for number, route in enumerate(settings.routes):
         named = {"model": route.model, "canary_model": route.canary_model, "shadow": route.shadow}
+        if route.burned_in != "off":
+            named["burned_in"] = settings.models.text_model
         for key, reference in named.items():
             if isinstance(reference, str):
                 try:

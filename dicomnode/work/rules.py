@@ -119,14 +119,17 @@ def failures(sight: Sight) -> Iterator[Trouble]:
 
 
 def models(sight: Sight) -> Iterator[Trouble]:
-    """No version of a model serves its route, or one of its versions cannot be used."""
-    routes = sight.settings.routes
-    for route in routes:
+    """No version of a model that a route wants serves, or one of its versions is faulty."""
+    routes, reader = sight.settings.routes, sight.settings.models.text_model
+    wanted = [(route.name, route.model) for route in routes]
+    wanted += [(route.name, reader) for route in routes if route.burned_in != "off"]
+    for name, reference in wanted:
         try:
-            sight.registry.find(route.model)
+            sight.registry.find(reference)
         except ModelError as error:
-            yield Trouble("models", route.name, f"its images are not analysed: {_in_line(error)}")
-    named = {route.model.partition("@")[0] for route in routes}
+            why = f"its images are not analysed: {_in_line(error)}"
+            yield Trouble("models", name, why)
+    named = {reference.partition("@")[0] for _, reference in wanted}
     for reference, fault in sight.registry.faults.items():
         if reference.partition("@")[0] in named:
             yield Trouble("models", reference, _in_line(fault))

@@ -135,6 +135,17 @@ def test_a_model_whose_file_was_changed_is_named_and_not_run(medai: Run, tmp_pat
         assert "Traceback" not in done.err
 
 
+def test_a_route_that_wants_text_read_by_no_model_is_told(medai: Run, tmp_path: Path) -> None:
+    settings = tmp_path / "medai_node.toml"
+    route = '[[routes]]\nname = "US"\nwhen = { Modality = "US" }\nmodel = "us-region"\n'
+    settings.write_text(f'{route}burned_in = "warn"\n')
+    done = medai("config", "check", "--config", settings)
+    assert done.code == 2
+    assert (
+        "medai_node.toml:5: routes.0.burned_in: found 'burned-in-text'; no production" in done.err
+    )
+
+
 def commands(group: click.Group, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found = []
     for name, command in group.commands.items():

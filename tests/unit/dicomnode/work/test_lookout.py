@@ -119,6 +119,9 @@ def test_a_route_without_a_model_raises_an_alert_until_one_serves(
     shutil.copytree(bundled_models_path() / "xr-quality" / "1.0.0", made)
     place.registry = Registry([made.parents[1]])
     assert place.wrong(**routes) == []
+    reads = {"routes": [{**routes["routes"][0], "burned_in": "warn"}]}
+    assert place.wrong(**reads) == ["models Chest"]
+    assert "no production version of model 'burned-in-text'" in alerts.raised()[0].reason
     content = (made / "model.onnx").read_bytes()
     (made / "model.onnx").write_bytes(content + b"0")
     place.registry.refresh()
