@@ -8,14 +8,12 @@ there is no room the object goes to a file of its own, as if there were no journ
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
-import mmap
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from config.errors import StorageError
@@ -25,11 +23,15 @@ from storage.index import Arrival
 from storage.runs import Run
 from storage.segment import (
     BLOCK,
+    RECORD_BYTES,
     SEGMENT_BYTES,
+    Buffer,
     Place,
     extent,
+    fill,
     seal_record,
     segment_head,
+    write_head,
 )
 
 log = logging.getLogger(__name__)
@@ -45,8 +47,6 @@ SHORT = 0.25
 
 SEAL_SECONDS = 10.0
 """How long a segment with records in it is written on: then it is emptied, full or not."""
-
-_PIECE = min(1 << 20, SEGMENT_BYTES)
 
 
 @dataclass
@@ -256,7 +256,7 @@ class Journal:
         with storage_errors("making a segment of the intake journal"):
             fd = open_direct(name, os.O_TRUNC, spool_fd)
             try:
-                _fill(fd, segment_head(self.run.token, number, 1))
+                fill(fd, segment_head(self.run.token, number, 1), SEGMENT_BYTES)
                 os.fsync(fd)
                 os.fsync(spool_fd)
                 sync_folder(self.run.spool.parent)
@@ -287,6 +287,32 @@ class Journal:
     def unsettled(self) -> int:
         """How many objects have no row yet."""
         return sum(not entry.done for each in self.segments() for entry in each.entries)
+
+    def contents(
+        self, entries: Iterable[Entry], buffer: Buffer
+    ) -> Iterator[tuple[Entry, memoryview]]:
+        """The blocks of these entries' Part 10 files, read together where they lie together.
+
+        Args:
+            entries: Which.
+            buffer: Room for the longest record; what is given lies in it until the next comes.
+
+        Raises:
+            DamagedSegmentError: A segment cannot be read.
+        """
+        view = memoryview(buffer)
+        for together in _neighbours(entries):
+            first, last = together[0], together[-1]
+            length = last.at + extent(last.length) - first.at
+            try:
+                got = os.preadv(first.segment.fd, [view[:length]], first.at)
+            except OSError as error:
+                raise DamagedSegmentError(first.segment, error.strerror or "?") from error
+            if got < length:
+                raise DamagedSegmentError(first.segment, "it is cut short")
+            for entry in together:
+                at = entry.at - first.at + BLOCK
+                yield entry, view[at : at + extent(entry.length) - BLOCK]
 
     def settled(self) -> list[Segment]:
         """Segments that are not written to any more and whose every object has its row."""
@@ -323,7 +349,7 @@ class Journal:
         segment.generation += 1
         head = segment_head(self.run.token, segment.number, segment.generation)
         with storage_errors("emptying a segment of the intake journal"):
-            _write_head(segment.fd, head)
+            write_head(segment.fd, head)
         segment.at, segment.entries, segment.since = BLOCK, [], 0.0
         self._full.remove(segment)
         self._free.append(segment)
@@ -355,17 +381,16 @@ class Journal:
             os.unlink(segment_name(segment.number), dir_fd=self.run.spool_fd)
 
 
-def _fill(fd: int, head: bytes) -> None:
-    """Write every block: those that are only reserved would be allocated when they are written."""
-    with mmap.mmap(-1, _PIECE) as page:
-        page[: len(head)] = head
-        for at in range(0, SEGMENT_BYTES, _PIECE):
-            if os.pwritev(fd, [page], at) < _PIECE:
-                raise OSError(errno.ENOSPC, "it was cut short")
-            page[: len(head)] = bytes(len(head))
-
-
-def _write_head(fd: int, head: bytes) -> None:
-    with mmap.mmap(-1, BLOCK) as page:  # begins on a page, as writing past the page cache wants
-        page[:] = head
-        os.pwritev(fd, [page], 0, os.RWF_DSYNC)
+def _neighbours(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Entries in runs that lie one after the other and are no longer than the longest record."""
+    together: list[Entry] = []
+    for entry in entries:
+        if together:
+            first, last = together[0], together[-1]
+            adjoins = entry.segment is first.segment and entry.at == last.at + extent(last.length)
+            if not adjoins or entry.at + extent(entry.length) - first.at > RECORD_BYTES:
+                yield together
+                together = []
+        together.append(entry)
+    if together:
+        yield together

@@ -12,9 +12,11 @@ written, so that damage can be told from what a power loss cut off.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -32,6 +34,7 @@ Buffer = mmap.mmap
 
 Bytes = bytes | bytearray | memoryview
 
+_PIECE = 1 << 20
 _SEGMENT = struct.Struct("<8s8sII")  # magic, run, number, generation
 _RECORD = struct.Struct("<8s8sQIIIIQ32s")  # magic, run, number, generation, batch, lengths, digest
 _CRC = struct.Struct("<I")
@@ -108,6 +111,37 @@ def segment_head(token: str, number: int, generation: int) -> bytes:
     """The first block of a segment."""
     fixed = _SEGMENT.pack(_SEGMENT_MAGIC, bytes.fromhex(token), number, generation)
     return (fixed + _CRC.pack(zlib.crc32(fixed))).ljust(BLOCK, b"\x00")
+
+
+def fill(fd: int, head: bytes, length: int) -> None:
+    """Write every block: those that are only reserved would be allocated when they are written.
+
+    Args:
+        fd: Of the new segment.
+        head: Its first block.
+        length: Of the segment, whole pieces of a MiB if it is longer than one.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    piece = min(_PIECE, length)
+    with mmap.mmap(-1, piece) as page:
+        page[: len(head)] = head
+        for at in range(0, length, piece):
+            if os.pwritev(fd, [page], at) < piece:
+                raise OSError(errno.ENOSPC, "it was cut short")
+            page[: len(head)] = bytes(len(head))
+
+
+def write_head(fd: int, head: bytes) -> None:
+    """Write the first block of a segment, durably.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    with mmap.mmap(-1, BLOCK) as page:  # begins on a page, as writing past the page cache wants
+        page[:] = head
+        os.pwritev(fd, [page], 0, os.RWF_DSYNC)
 
 
 def seal_record(

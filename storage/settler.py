@@ -23,9 +23,10 @@ from storage.files import storage_errors, sync_file_system
 from storage.index import Kept, known_keys, record_arrivals
 from storage.journal import DamagedSegmentError, Entry, Journal, Segment, segment_name
 from storage.objects import ObjectStore
+from storage.provision import Provision
 from storage.replay import give_up
 from storage.runs import FAULT
-from storage.segment import BLOCK, RECORD_BYTES, SEGMENT_BYTES, extent, new_buffer
+from storage.segment import SEGMENT_BYTES, new_buffer
 from storage.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -45,18 +46,6 @@ IN_VAIN_SECONDS = 5.0
 """How long nobody waits after somebody did so in vain."""
 
 RETRY_SECONDS = 1.0
-UPKEEP_SECONDS = 2.0
-AHEAD_SECONDS = 0.05
-"""As `UPKEEP_SECONDS` while segments are made that nobody waits for."""
-
-AMPLE_BYTES = 64 * SEGMENT_BYTES
-"""Free bytes above the mark from which on those segments that stay are made ahead."""
-
-ROOMY_BYTES = 10 * AMPLE_BYTES
-"""And from which on a burst that fills them has more of them made, rather than wait for files."""
-
-REST_SECONDS = 60.0
-"""As `UPKEEP_SECONDS` while nothing lies in the journal: a write to it may fail even then."""
 
 FEW_FILES = 64
 """So many are synced one by one: a sync of the whole file system also writes what others left."""
@@ -88,7 +77,7 @@ class Settler:
         self._fault: StorageError | None = None
         self._tried = self._taken = self._since = self._took = 0.0
         self._in_vain_until = 0.0
-        self._ample, self._roomy = True, False
+        self._provision = Provision(store)
         self._buffer = new_buffer()
         self._fault_fd = -1
         self.journal: Journal | None = None
@@ -227,7 +216,9 @@ class Settler:
         """Wait until something is to be done; None at the end."""
         with self._changed:
             if self._fault is None and not self._waiting:
-                self._wait_for(lambda: bool(self._waiting), self._idle_seconds())
+                self._wait_for(
+                    lambda: bool(self._waiting), self._provision.idle_seconds(self.journal)
+                )
             if self._fault is not None:
                 self._wait_for(lambda: False, RETRY_SECONDS)
             elif self._waiting:
@@ -257,7 +248,7 @@ class Settler:
         return journal is not None and journal.is_short() and not self._may_grow(journal)
 
     def _may_grow(self, journal: Journal) -> bool:
-        return self._roomy and self._fault is None and journal.may_grow()
+        return self._fault is None and self._provision.may_grow(journal)
 
     def _wants_growth(self) -> bool:
         journal = self.journal
@@ -265,15 +256,6 @@ class Settler:
 
     def _wait_for(self, what: Callable[[], bool], seconds: float) -> None:
         self._changed.wait_for(lambda: self._hurry or self._ending or what(), seconds)
-
-    def _idle_seconds(self) -> float:
-        journal = self.journal
-        if journal is not None and self._ample and not journal.is_whole():
-            return AHEAD_SECONDS
-        rests = journal is not None and not (
-            journal.in_use() or journal.has_grown() or journal.wants_segment()
-        )
-        return REST_SECONDS if rests else UPKEEP_SECONDS
 
     def _attempt(self, batch: Sequence[Entry]) -> StorageError | None:
         """Settle a batch and look after the segments; what went wrong, if something did."""
@@ -283,7 +265,7 @@ class Settler:
                 self._empty_segments(self.journal)
                 if not self.journal.in_use():
                     self.journal.shrink()
-            self._make_room(ahead=not batch)
+            self.journal = self._provision.make(self.journal, self._begin, ahead=not batch)
         except DamagedSegmentError as damaged:
             return self._give_up(damaged.segment)
         except StorageError as fault:
@@ -344,7 +326,7 @@ class Settler:
         named = known_keys(tried) if tried else set()
         left = [entry for entry in batch if not entry.done and entry.key not in named]
         with storage_errors("making the file of an object"):
-            for entry, content in self._contents(left):
+            for entry, content in journal.contents(left, self._buffer):
                 entry.key = entry.key or run.next_key()
                 run.make_file(entry.key, content, entry.length)
         with self._turn.held(began):
@@ -360,22 +342,6 @@ class Settler:
                 entry.key = ""
         self._store.settle(keys)
         self._on_kept()
-
-    def _contents(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, memoryview]]:
-        """The blocks of these entries' Part 10 files, read together where they lie together."""
-        view = memoryview(self._buffer)
-        for together in _neighbours(entries):
-            first, last = together[0], together[-1]
-            length = last.at + extent(last.length) - first.at
-            try:
-                got = os.preadv(first.segment.fd, [view[:length]], first.at)
-            except OSError as error:
-                raise DamagedSegmentError(first.segment, error.strerror or "?") from error
-            if got < length:
-                raise DamagedSegmentError(first.segment, "it is cut short")
-            for entry in together:
-                at = entry.at - first.at + BLOCK
-                yield entry, view[at : at + extent(entry.length) - BLOCK]
 
     def _empty_segments(self, journal: Journal) -> None:
         """Use segments again whose every object has its row, once the files are durable."""
@@ -396,7 +362,7 @@ class Settler:
             with storage_errors("syncing objects"):
                 if any(segment.suspect for segment in segments):
                     # What a failed sync left clean in memory may never have reached the disk.
-                    for entry, content in self._contents(made):
+                    for entry, content in journal.contents(made, self._buffer):
                         if (journal.run.objects / entry.key).exists():  # else deleted since
                             journal.run.make_file(entry.key, content, entry.length)
                     journal.run.sync_files(keys)
@@ -411,29 +377,6 @@ class Settler:
             raise
         for segment in segments:
             segment.suspect = False
-
-    def _make_room(self, *, ahead: bool) -> None:
-        """Make a segment where one is wanted, the first too; without one objects go another way.
-
-        Args:
-            ahead: There is time to make one that will be wanted.
-        """
-        journal = self.journal
-        wanted = journal is None or journal.wants_segment()
-        if not wanted and (not ahead or (journal is not None and journal.is_whole())):
-            return
-        try:
-            spare = self._store.spare_bytes()
-            self._ample, self._roomy = spare >= AMPLE_BYTES, spare >= ROOMY_BYTES
-            if spare < 2 * SEGMENT_BYTES or not (wanted or self._ample):
-                return
-            if journal is None:
-                self.journal = journal = self._begin()
-            if not journal.is_whole() or (self._roomy and journal.may_grow()):
-                journal.make_segment()
-        except StorageError as error:
-            self._ample = self._roomy = False
-            log.warning("the intake journal has no room: %s", error)
 
     def _begin(self) -> Journal:
         run = self._store.run()
@@ -451,18 +394,3 @@ def _within(entries: Iterable[Entry], count: int, size: int) -> Iterator[Entry]:
         yield entry
         if size < 0:
             return
-
-
-def _neighbours(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries in runs that lie one after the other and are no longer than the longest record."""
-    together: list[Entry] = []
-    for entry in entries:
-        if together:
-            first, last = together[0], together[-1]
-            adjoins = entry.segment is first.segment and entry.at == last.at + extent(last.length)
-            if not adjoins or entry.at + extent(entry.length) - first.at > RECORD_BYTES:
-                yield together
-                together = []
-        together.append(entry)
-    if together:
-        yield together

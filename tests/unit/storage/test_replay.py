@@ -39,7 +39,6 @@ LAST = 1 + sum(BLOCKS[:4])
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (journal_module, replay_module):
         monkeypatch.setattr(module, "SEGMENT_BYTES", SEGMENT)
-    monkeypatch.setattr(journal_module, "_PIECE", SEGMENT)
 
 
 def dead_journal(ledger: Ledger, batches: Sequence[Sequence[Sent]]) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from config.errors import StorageError
-from storage import db, faults, settler
+from storage import db, faults, provision, settler
 from storage import journal as journal_module
 from storage import replay as replay_module
 from storage.db import FILE_NAME, Ledger
@@ -35,13 +35,12 @@ SMALL = [Sent(f"1.{number}", f"{number} ".encode() * 2000) for number in range(6
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small segments and short waits; nothing else differs."""
-    for module in (journal_module, replay_module, settler):
+    for module in (journal_module, replay_module, provision, settler):
         monkeypatch.setattr(module, "SEGMENT_BYTES", SEGMENT)
-    monkeypatch.setattr(journal_module, "_PIECE", SEGMENT)
-    monkeypatch.setattr(settler, "ROOMY_BYTES", 1 << 60)
+    monkeypatch.setattr(provision, "ROOMY_BYTES", 1 << 60)
     monkeypatch.setattr(settler, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(settler, "UPKEEP_SECONDS", 0.02)
-    monkeypatch.setattr(settler, "REST_SECONDS", 0.1)
+    monkeypatch.setattr(provision, "UPKEEP_SECONDS", 0.02)
+    monkeypatch.setattr(provision, "REST_SECONDS", 0.1)
     monkeypatch.setattr(db, "BUSY_SECONDS", 0.3)
 
 
@@ -323,7 +322,7 @@ def test_after_a_failed_sync_the_files_of_no_segment_are_believed(
     assert room.settled()
     with monkeypatch.context() as broken:
         broken.setattr(journal_module, "SEAL_SECONDS", 1e9)
-        broken.setattr(settler, "UPKEEP_SECONDS", 1e9)
+        broken.setattr(provision, "UPKEEP_SECONDS", 1e9)
         room.send(*SMALL[1:3])
         room.until(lambda: len(room.stored()) == 3)
         lost = room.store.path(Instance.get(sop_instance_uid=SMALL[2].uid).object_key)
@@ -370,10 +369,10 @@ def test_a_burst_that_does_not_end_is_settled_all_the_same(
 def test_a_burst_is_settled_before_the_journal_is_full_however_small_that_is(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(settler, "AMPLE_BYTES", 1 << 60)  # one segment, and more when it fills up
+    monkeypatch.setattr(provision, "AMPLE_BYTES", 1 << 60)  # one segment, and more when it fills up
     monkeypatch.setattr(settler, "LULL_SECONDS", 600.0)
     monkeypatch.setattr(settler, "PATIENCE_SECONDS", 600.0)
-    monkeypatch.setattr(settler, "UPKEEP_SECONDS", 600.0)
+    monkeypatch.setattr(provision, "UPKEEP_SECONDS", 600.0)
     room = Room(ledger)
     journal = room.settler.journal
     assert journal is not None
@@ -393,8 +392,8 @@ def test_a_burst_is_settled_before_the_journal_is_full_however_small_that_is(
 def test_segments_are_made_ahead_only_where_the_disk_has_ample_room(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, ample: bool
 ) -> None:
-    monkeypatch.setattr(settler, "AMPLE_BYTES", 0 if ample else 1 << 60)
-    monkeypatch.setattr(settler, "AHEAD_SECONDS", 0.001)
+    monkeypatch.setattr(provision, "AMPLE_BYTES", 0 if ample else 1 << 60)
+    monkeypatch.setattr(provision, "AHEAD_SECONDS", 0.001)
     room = Room(ledger)
     journal = room.settler.journal
     assert journal is not None
@@ -420,11 +419,11 @@ def fill(room: Room, journal: journal_module.Journal) -> list[Sent]:
 def test_a_burst_has_the_journal_grow_and_gives_the_disk_back(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settler, "AMPLE_BYTES", 0)
-    monkeypatch.setattr(settler, "ROOMY_BYTES", 0)
+    monkeypatch.setattr(provision, "AMPLE_BYTES", 0)
+    monkeypatch.setattr(provision, "ROOMY_BYTES", 0)
     monkeypatch.setattr(settler, "LULL_SECONDS", 600.0)
     monkeypatch.setattr(settler, "PATIENCE_SECONDS", 600.0)
-    monkeypatch.setattr(settler, "AHEAD_SECONDS", 0.001)
+    monkeypatch.setattr(provision, "AHEAD_SECONDS", 0.001)
     room = Room(ledger)
     journal = room.settler.journal
     assert journal is not None
@@ -507,8 +506,8 @@ def test_what_cannot_be_settled_is_tried_once_for_who_asks(
 def test_a_segment_that_cannot_be_made_ahead_is_not_tried_all_the_time(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settler, "AMPLE_BYTES", 0)
-    monkeypatch.setattr(settler, "AHEAD_SECONDS", 0.0)
+    monkeypatch.setattr(provision, "AMPLE_BYTES", 0)
+    monkeypatch.setattr(provision, "AHEAD_SECONDS", 0.0)
     tries = []
 
     def refuse() -> None:
@@ -517,8 +516,8 @@ def test_a_segment_that_cannot_be_made_ahead_is_not_tried_all_the_time(
 
     monkeypatch.setattr(room.settler.journal, "make_segment", refuse)
     room.until(lambda: tries)
-    monkeypatch.setattr(settler, "UPKEEP_SECONDS", 600.0)
-    monkeypatch.setattr(settler, "REST_SECONDS", 600.0)
+    monkeypatch.setattr(provision, "UPKEEP_SECONDS", 600.0)
+    monkeypatch.setattr(provision, "REST_SECONDS", 600.0)
     time.sleep(0.3)
     tried = len(tries)
     time.sleep(0.2)
