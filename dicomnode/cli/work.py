@@ -27,11 +27,12 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     from dicomnode.work.devices import loaded_models  # noqa: PLC0415
     from dicomnode.work.inventory import in_use  # noqa: PLC0415
     from dicomnode.work.switches import is_paused, paused_routes  # noqa: PLC0415
-    from storage import overview  # noqa: PLC0415
+    from storage import overview, scrub  # noqa: PLC0415
 
     settings, ledger = open_data(config)
     state = node_state(ledger.data_dir)
     wrong = problems(settings, ledger.data_dir) if state else ["the node does not run"]
+    wrong += scrub.summary()
     counts = overview.counts_by_state()
     content: dict[str, Any] = {
         "running": state is not None,

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 NUDGE_SECONDS = 0.1
 """At most one nudge to the worker in this time; the end of an association always sends one."""
 
+LOOK_BYTES = 16 << 20
+"""Each time so much of one object has come the room on the disk is looked at again."""
+
 Bytes = bytes | bytearray | memoryview
 
 
@@ -183,6 +186,7 @@ class Reception:
         self._incoming: Incoming | None = None
         self._answer: Answer | None = None
         self._why = ""
+        self._looked = 0
         refusal = intake.refusal(command, link)
         if refusal is not None:
             self._refuse(refusal)
@@ -205,9 +209,13 @@ class Reception:
             self._guard(lambda: self._take(chunk))
 
     def _take(self, chunk: Bytes) -> None:
-        if self._incoming is None:
+        incoming = self._incoming
+        if incoming is None:
             return
-        self._incoming.write(chunk)
+        incoming.write(chunk)
+        if incoming.size - self._looked >= LOOK_BYTES:
+            self._looked = incoming.size
+            self._intake.store.check_room()
         if self._walk is not None:
             self._walk.feed(chunk)
 

@@ -24,7 +24,7 @@ DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95"})
 NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG}) | DEFLATED
 
 MAX_DEPTH = 64
-MAX_INFLATED = 4 << 30
+MAX_INFLATED = 1 << 30
 """Bytes a deflated data set may grow to: a bound on a peer's power to keep us busy."""
 
 UNDEFINED = 0xFFFFFFFF

@@ -36,10 +36,7 @@ def problems(settings: Settings, data_dir: Path) -> list[str]:
     """What keeps the node from its work, one plain sentence each."""
     found = faults(data_dir, min_free=settings.storage.min_free)
     try:
-        found += [] if found else scrub.summary()
         state = json.loads((data_dir / "node.json").read_text(encoding="utf-8"))
-    except StorageError as error:
-        return [*found, str(error)]
     except OSError:
         return found or ["the data folder is not the one of the running node"]
     failing = state["failing"]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from config.errors import OutOfSpaceError
 from tests.contract.conftest import Node, StartNode
 from tests.contract.wire import (
     ECHO,
@@ -344,6 +345,26 @@ def test_a_disk_that_fills_in_the_middle(
         assert wire.store(ct()).status == 0  # there is room again
     assert len(node.stored()) == 2
     assert node.quarantined() == []
+
+
+@pytest.mark.feature("P02")
+def test_the_free_space_mark_holds_in_the_middle_of_an_object(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicomnode.net.intake.LOOK_BYTES", 1 << 16)
+    looks = iter([True])
+
+    def look() -> None:
+        if not next(looks, False):
+            raise OutOfSpaceError("the disk is below its free-space mark")
+
+    with Wire.associate(node.port) as wire:
+        monkeypatch.setattr(node.receiver.store, "check_room", look)
+        answer = wire.store(ct(rows=300, columns=300), piece=9000)
+        assert answer.status == 0xA700
+        assert "space" in answer.comment
+        wire.release()
+    assert node.files() == []
 
 
 def test_a_database_that_cannot_be_written(node: Node) -> None:
