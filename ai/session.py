@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -325,6 +326,8 @@ class SessionCache:
         options = ort.SessionOptions()
         options.inter_op_num_threads = 1
         options.log_severity_level = QUIET
+        # Weights in another file would be bytes that no digest names: none is found.
+        options.add_session_config_entry(_WEIGHTS_BESIDE, os.devnull)
         for name, value in how.items():
             setattr(options, name, value)
         if options.intra_op_num_threads > self.threads:
@@ -340,6 +343,7 @@ class SessionCache:
         return session
 
 
+_WEIGHTS_BESIDE = "session.model_external_initializers_file_folder_path"
 _NOT_LOADED: tuple[type[Exception], ...] = (OSError, *RUNTIME_ERRORS)
 _AS_IT_IS = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 

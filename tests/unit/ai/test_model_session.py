@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from ai.engine import Engine
 from ai.models.graph import Graph
@@ -148,3 +149,25 @@ def test_a_model_that_fails_while_running_says_so_in_one_line(
     package = make_package(from_x_to_y(g, gives=TensorProto.UINT8))
     with pytest.raises(InferenceError, match=r"^test-model@1.0.0 failed: [^\n]+$"):
         engine.run(package, {"image": make_volume(np.ones((1, 4, 8), np.int16))})
+
+
+@pytest.mark.feature("F05")
+def test_weights_that_lie_beside_the_graph_are_not_read(
+    make_package: PackageMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = np.ones((1, 1, 64, 64), np.float32)
+    weights.tofile(tmp_path / "w.bin")
+    monkeypatch.chdir(tmp_path)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        "beside",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("N", 1, "H", "W"))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("N", 1, "H", "W"))],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    (held,) = graph.initializer
+    external_data_helper.set_external_data(held, "w.bin", 0, weights.nbytes)
+    held.ClearField("raw_data")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(InferenceError, match="cannot be loaded"):
+        SessionCache(("cpu",), 1).get(make_package(model.SerializeToString()))
