@@ -156,6 +156,9 @@ class AlertSettings(Section):
     disk_free_times: Annotated[float, Field(ge=0, le=1000)] = Field(
         2.0, description="Free space below so many times storage.min_free; 0 never."
     )
+    certificate_days: Annotated[float, Field(ge=0, le=366)] = Field(
+        30, description="Days before the end of a certificate that the node shows others; 0 never."
+    )
     breaker: bool = Field(True, description="A circuit breaker is open.")
     damage: bool = Field(True, description="The scrub found stored objects damaged or missing.")
     quarantine: bool = Field(

@@ -156,6 +156,28 @@ def _date_faults(key: str, path: Path, certificate: x509.Certificate) -> Iterato
         yield key, f"a certificate in {path} that is not valid before {begin:%Y-%m-%d}", wanted
 
 
+def ends(settings: Settings) -> Iterator[tuple[str, datetime]]:
+    """When the certificates end that the node shows to others; what cannot be read is left out.
+
+    Args:
+        settings: The node's settings.
+
+    Yields:
+        The key of each in the settings, and its end.
+    """
+    places: dict[str, TlsSettings | DestinationTlsSettings | None]
+    places = {"node.tls": settings.node.tls}
+    for number, destination in enumerate(settings.destinations):
+        places[f"destinations.{number}.tls"] = destination.tls
+    for number, peer in enumerate(settings.peers):
+        places[f"peers.{number}.query.tls"] = peer.query.tls if peer.query else None
+    for key, tls in places.items():
+        if tls is not None and tls.certificate is not None:
+            found = _certificates(tls.certificate)
+            if not isinstance(found, str):
+                yield f"{key}.certificate", found[0].not_valid_after_utc
+
+
 def _warn_of_end(key: str, path: Path) -> None:
     for certificate in x509.load_pem_x509_certificates(path.read_bytes())[:1]:
         end = certificate.not_valid_after_utc

@@ -13,6 +13,7 @@ from ai.devices import NAMES, SHORT, spelt
 from ai.registry import Registry
 from config.errors import ModelError
 from config.schema import Settings
+from dicomnode.net.tls import ends
 from dicomnode.work.devices import loaded_models
 from storage import feedback, figures, overview, replay, scrub
 from storage.alerts import Trouble
@@ -168,6 +169,18 @@ def disk(sight: Sight) -> Iterator[Trouble]:
         yield Trouble("disk", "", why, float(free), float(limit))
 
 
+def certificates(sight: Sight) -> Iterator[Trouble]:
+    """A certificate that the node shows to others ends soon."""
+    days = sight.settings.alerts.certificate_days
+    if not days:
+        return
+    for key, end in ends(sight.settings):
+        left = (end.timestamp() - sight.now) / 86400
+        if left < days:
+            why = f"the certificate of {key} ends on {end:%Y-%m-%d}"
+            yield Trouble("certificates", key, why, left, days)
+
+
 def breaker(sight: Sight) -> Iterator[Trouble]:
     """A model or a destination fails again and again and is left in peace."""
     if not sight.settings.alerts.breaker:
@@ -214,6 +227,7 @@ RULES: Final[dict[str, Rule]] = {
     "models": models,
     "provider": provider,
     "disk": disk,
+    "certificates": certificates,
     "breaker": breaker,
     "damage": damage,
     "quarantine": quarantine,

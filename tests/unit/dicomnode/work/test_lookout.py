@@ -290,6 +290,19 @@ def test_a_disk_that_gets_full_raises_an_alert(place: Place) -> None:
     place.store.close()
 
 
+def test_a_certificate_that_ends_soon_raises_an_alert(place: Place, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+
+    def shows(days: int) -> dict[str, Any]:
+        identity = authority.issue("node", days=(-1, days))
+        return {"certificate": identity.certificate, "private_key": identity.private_key}
+
+    assert place.wrong(node={"tls": shows(40)}) == []
+    assert place.wrong(node={"tls": shows(20)}) == ["certificates node.tls.certificate"]
+    assert "ends on" in Alert.get_by_id("certificates node.tls.certificate").reason
+    assert place.wrong(node={"tls": shows(20)}, alerts={"certificate_days": 10}) == []
+
+
 def test_a_damaged_segment_of_the_journal_raises_an_alert_until_it_is_removed(
     place: Place,
 ) -> None:
