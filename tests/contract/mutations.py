@@ -181,12 +181,16 @@ class Mutant:
     @property
     def asks(self) -> bool:
         """Whether the first PDU is framed as one, so that it must be answered."""
-        return is_framed(self.first) and len(self.first) == 6 + _length_of(self.first)
+        return len(framed(self.first)) == 1
 
     @property
     def whole(self) -> bool:
-        """Whether all that was announced is there, so that the end must be answered."""
-        return is_framed(self.first + self.rest)
+        """Whether all that was announced is there, so that the end must be answered.
+
+        What follows may have filled up a P-DATA-TF that was cut off: then nobody asked for an end.
+        """
+        kinds = [stream[0] for stream in framed(self.first + self.rest)]
+        return bool(kinds) and kinds[-1] != P_DATA_TF
 
 
 def mutant(seed: int, case: int) -> Mutant:
@@ -205,12 +209,14 @@ def _length_of(data: bytes, at: int = 0) -> int:
     return int(struct.unpack_from(">L", data, at + 2)[0])
 
 
-def is_framed(stream: bytes) -> bool:
-    """Whether a stream ends where a PDU ends."""
-    at = 0
+def framed(stream: bytes) -> list[bytes]:
+    """The PDUs of a stream; none when it does not end where a PDU ends."""
+    found, at = [], 0
     while at + 6 <= len(stream):
-        at += 6 + _length_of(stream, at)
-    return at == len(stream)
+        end = at + 6 + _length_of(stream, at)
+        found.append(stream[at:end])
+        at = end
+    return found if at == len(stream) else []
 
 
 def data_sets(stream: bytes) -> list[bytes]:
