@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.label_values import LabelVolume, Mask, is_shared, mask_of
+
 
 @dataclass(frozen=True)
 class Code:
@@ -125,7 +127,7 @@ class Finding:
         type: What was found.
         description: One plain sentence for a reader.
         confidence: Always there, if only to say that there is none.
-        segment: Value of its voxels in `Answer.labels`, or None.
+        segment: Number of the segment of `Answer.labels` that it is, or None.
         region: Where it lies on one image, or None.
         measurements: Numbers.
         evaluations: Qualitative answers.
@@ -158,7 +160,7 @@ class Segment:
     """One label of a segmentation.
 
     Attributes:
-        number: Its value in `Answer.labels`, from 1.
+        number: From 1; what `Answer.labels` holds of it, see there.
         label: Short name shown in viewers.
         category: SNOMED CT category.
         type: SNOMED CT type.
@@ -198,19 +200,47 @@ class Answer:
 
     Attributes:
         findings: Ordered by significance, ties stable.
-        labels: ``uint8`` of the primary input's shape, 0 where no segment is, or None.
+        labels: Of the primary input's shape, 0 where no segment is, or None: ``uint8`` numbers of
+            segments, or where they overlap unsigned bit fields (`ai.label_values`). What one
+            segment holds is told by `mask`.
         segments: The segments that `labels` may hold, empty ones too.
         seconds: Time by stage (``preprocess``, ``run``, ``postprocess``).
         provider: The execution provider that really ran, as ONNX Runtime names it.
         probabilities: ``float32`` in [0, 1], ``(segments, slices, rows, columns)`` in the order of
             `segments` and the primary input's grid, or None.
         saliency: Which parts of the image a finding rests on, or None.
+        overlap: A voxel of `labels` may belong to several segments.
     """
 
     findings: tuple[Finding, ...]
-    labels: NDArray[np.uint8] | None = None
+    labels: LabelVolume | None = None
     segments: tuple[Segment, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     provider: str = "CPUExecutionProvider"
     probabilities: NDArray[np.float32] | None = None
     saliency: Saliency | None = None
+    overlap: bool = False
+
+    def mask(self, number: int, index: int | None = None, axis: int = 0) -> Mask:
+        """The voxels of one segment.
+
+        Args:
+            number: Of the segment, from 1.
+            index: Which cut, from 0, or None for all of them.
+            axis: What the cut is across: 0 for a slice.
+
+        Returns:
+            ``(slices, rows, columns)``, or that without the axis of the cut.
+
+        Raises:
+            ValueError: There are no labels.
+        """
+        if self.labels is None:
+            raise ValueError("the answer has no labels")
+        cut = self.labels if index is None else np.moveaxis(self.labels, axis, 0)[index]
+        return mask_of(cut, number, overlap=self.overlap)
+
+    @property
+    def segments_overlap(self) -> bool:
+        """Some voxel belongs to more than one segment."""
+        return self.labels is not None and is_shared(self.labels, overlap=self.overlap)

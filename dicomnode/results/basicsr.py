@@ -19,6 +19,7 @@ from dicomnode.results import codes
 from dicomnode.results.assessment import confidence_said, severity_of, summarize
 from dicomnode.results.document import image_reference
 from dicomnode.results.provenance import Provenance, code_item, plain
+from dicomnode.results.regions import segment_mask
 from dicomnode.results.sr import (
     STANDS_IN,
     about_the_model,
@@ -98,9 +99,10 @@ def _slice(finding: Finding, answer: Answer) -> int | None:
     """The slice of a finding's region, or the one that holds most of its segment."""
     if finding.region is not None:
         return finding.region.slice_index
-    if finding.segment is None or answer.labels is None:
+    mask = segment_mask(answer, finding)
+    if mask is None:
         return None
-    areas = [int(np.count_nonzero(plane == finding.segment)) for plane in answer.labels]
+    areas = [int(np.count_nonzero(plane)) for plane in mask]
     return int(np.argmax(areas)) if any(areas) else None
 
 

@@ -85,6 +85,10 @@ def _has_labels(sources: Sources) -> bool:
     return sources.answer.labels is not None
 
 
+def _has_exclusive_labels(sources: Sources) -> bool:
+    return _has_labels(sources) and not sources.answer.overlap
+
+
 def _has_probabilities(sources: Sources) -> bool:
     return sources.answer.probabilities is not None
 
@@ -151,7 +155,7 @@ FORMS: Final[Mapping[str, Form]] = {
     form.kind: form
     for form in (
         Form("seg", _has_labels, _image(build_segmentation)),
-        Form("labelmap", _has_labels, _image(build_label_map)),
+        Form("labelmap", _has_exclusive_labels, _image(build_label_map)),
         Form("fractional", _has_probabilities, _image(build_fractional)),
         Form("saliency", _has_saliency, _image(build_saliency)),
         Form("sr", _always, _report(build_report), replaces=True),
@@ -180,6 +184,18 @@ def chain(kind: str) -> tuple[str, ...]:
     """A kind and what stands in for it at a destination that does not take it, best first."""
     after = _NEXT.get(kind)
     return (kind,) if after is None else (kind, *chain(after))
+
+
+def asked_of(kinds: Sequence[str], *, overlap: bool) -> tuple[str, ...]:
+    """The kinds that are asked of a model in place of those that a destination is to get.
+
+    Args:
+        kinds: What the destination is to get.
+        overlap: The model's segments overlap: in place of the label map that they are not goes what
+            comes after it.
+    """
+    asked = [_NEXT[kind] if overlap and kind == "labelmap" else kind for kind in kinds]
+    return tuple(dict.fromkeys(asked))
 
 
 def build_bundle(kinds: Collection[str], sources: Sources) -> dict[str, Dataset | bytes]:

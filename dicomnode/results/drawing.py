@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 
+from ai.label_values import Mask
 from ai.types import Answer, Finding, Volume
-from dicomnode.results.regions import Mask, fullest, key_slices
+from dicomnode.results.regions import fullest, key_slices, segment_mask
 from dicomnode.results.sides import Sides, sides_of
 from dicomnode.results.voi import as_shown, voi_of
 
@@ -74,7 +75,7 @@ def render(volume: Volume, answer: Answer, sources: Sequence[Dataset]) -> tuple[
     shown = key_slices(answer, volume.voxels.shape[0])
     panels = [draw_cut(volume, answer, sources, index) for index in shown]
     if volume.affine is not None and volume.voxels.shape[0] > 1:
-        row = fullest(answer.labels, 1, volume.voxels.shape[1])
+        row = fullest(answer, 1, volume.voxels.shape[1])
         panels.append(draw_cut(volume, answer, sources, row, axis=1))
     return tuple(panels)
 
@@ -165,9 +166,9 @@ def _drawn(
         drawing = Image.new("1", size)
         ImageDraw.Draw(drawing).polygon([tuple(point) for point in points.tolist()], fill=1)
         return np.asarray(drawing)
-    if answer.labels is None or finding.segment is None:
+    mask = segment_mask(answer, finding, index, axis)
+    if mask is None:
         return None
-    mask = np.take(answer.labels, index, axis=axis) == finding.segment
     # Nearest neighbour could lose what is thinner than a pixel of the canvas; a box does not.
     enlarged = Image.fromarray((mask * 255).astype(np.uint8)).resize(size, Image.Resampling.BOX)
     return np.asarray(enlarged) > (127 if min(size) >= max(shape) else 0)

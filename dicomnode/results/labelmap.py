@@ -1,8 +1,7 @@
 """Label map segmentation of a model's labels (PS3.3 A.51, C.8.20; 1.2.840.10008.5.1.4.1.1.66.7).
 
 One frame a slice, whose pixels hold the number of their segment: a fifth of the frames of a binary
-segmentation with five segments. Segments that overlap it cannot hold, and neither can
-`Answer.labels`.
+segmentation with five segments. Segments that overlap it cannot hold.
 """
 
 from __future__ import annotations
@@ -40,8 +39,11 @@ def build_label_map(
         A data set without file meta information, for Explicit VR Little Endian.
 
     Raises:
-        ValueError: The answer has no labels, or labels, segments, volume and sources disagree.
+        ValueError: The answer has no labels, its segments may overlap, or labels, segments, volume
+            and sources disagree.
     """
+    if answer.overlap:
+        raise ValueError("a label map holds no segments that overlap (PS3.3 C.8.20.2.3)")
     labels = checked_labels(answer, volume)
     known = np.zeros(256, bool)
     known[[_BACKGROUND, *(segment.number for segment in answer.segments)]] = True

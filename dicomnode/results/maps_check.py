@@ -33,6 +33,9 @@ def compare_label_map(written: Dataset, context: ProofContext) -> Iterator[GateF
     labels = context.answer.labels
     pixels = np.frombuffer(written.get("PixelData") or b"", np.uint8)
     yield from _compare_segments(written, context, background=True)
+    if context.answer.overlap:
+        text = "a label map holds no segments that overlap"
+        yield _wrong("content", "PS3.3 C.8.20.2.3", text)
     if written.get("SegmentationType") != "LABELMAP" or written.get("PixelPaddingValue") != 0:
         yield _wrong("structure", "PS3.3 C.8.20.2", "it is no label map on a background of 0")
     yield from _compare_frames(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from ai.label_values import Mask
 from ai.types import Answer, Finding
 from dicomnode.frames import frame_number
 from dicomnode.results import codes
@@ -18,7 +19,7 @@ from dicomnode.results.drawing import draw_cut
 from dicomnode.results.overlay import longest_side
 from dicomnode.results.proof import GateFinding, ProofContext
 from dicomnode.results.provenance import WARNING
-from dicomnode.results.regions import MOST_OUTLINES, Mask, is_located
+from dicomnode.results.regions import MOST_OUTLINES, is_located, segment_mask
 from dicomnode.results.rendering import layout
 
 _Places = list[tuple[NDArray[np.float64], float]]
@@ -134,10 +135,7 @@ def _mask_on(answer: Answer, finding: Finding, index: int, size: tuple[int, ...]
         right, bottom = np.ceil(finding.region.points.max(axis=0)).astype(int).tolist()
         mask[max(top, 0) : bottom + 1, max(left, 0) : right + 1] = True
         return mask
-    if answer.labels is None or finding.segment is None:
-        return None
-    found: Mask = answer.labels[index] == finding.segment
-    return found
+    return segment_mask(answer, finding, index)
 
 
 def _grown(mask: Mask, reach: int) -> Mask:
@@ -222,9 +220,9 @@ def _is_enclosed(answer: Answer, finding: Finding, index: int, polygons: _Places
             polygons[0][0].shape == wanted.shape
             and float(np.abs(polygons[0][0] - wanted).max()) <= _NEAR
         )
-    if answer.labels is None or finding.segment is None:
+    mask = segment_mask(answer, finding, index)
+    if mask is None:
         return not polygons
-    mask = answer.labels[index] == finding.segment
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows) or not polygons:
         return not len(rows) and not polygons

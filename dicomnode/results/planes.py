@@ -10,8 +10,9 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
+from ai.label_values import Mask
 from ai.types import Answer, Finding, Volume
-from dicomnode.results.regions import Mask, trace
+from dicomnode.results.regions import trace
 
 # PS3.5 7.1.2: in Explicit VR a value of FL has at most 65534 bytes, two numbers of 4 a point; the
 # first point comes again as the last.
@@ -55,11 +56,12 @@ def largest_planes(answer: Answer, volume: Volume) -> Iterator[Plane]:
     for finding in answer.findings:
         if finding.segment is None:
             continue
-        areas = [int(np.count_nonzero(plane == finding.segment)) for plane in labels]
+        mask = answer.mask(finding.segment)
+        areas = [int(np.count_nonzero(plane)) for plane in mask]
         if not any(areas):
             continue
         index = int(np.argmax(areas))
-        (outline,) = trace(_largest_part(labels[index] == finding.segment))
+        (outline,) = trace(_largest_part(mask[index]))
         if len(outline) > MOST_POINTS:
             continue
         pixels = _area(outline)

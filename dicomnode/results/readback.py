@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from ai.label_values import MOST, LabelVolume, type_of, value_of
 from ai.types import Volume
 from config.errors import MalformedError
 from dicomnode.frames import frame_number
@@ -126,13 +127,17 @@ def compare_segmentation(written: Dataset, context: ProofContext) -> Iterator[Ga
 
     Yields:
         A finding for each segment whose centroid is off by more than half a voxel, whose volume by
-        more than 1 %, whose share on the left differs, or whose voxels do not coincide.
+        more than 1 %, whose share on the left differs, or whose voxels do not coincide; and one
+        where it says of overlap what is not so.
     """
     answer, volume, sources = context.answer, context.volume, context.sources
     labels = answer.labels
     if labels is None:
         yield GateFinding("geometry", _CLAUSE, "a segmentation was written for no labels")
         return
+    if written.get("SegmentsOverlap") != ("YES" if answer.segments_overlap else "NO"):
+        text = "the segmentation says of its segments' overlap what is not so"
+        yield GateFinding("content", "PS3.3 C.8.20.2.3", text)
     space = _space(volume)
     # The plane that parts left from right, moved off the voxel centres that may lie on it exactly.
     middle = float((space @ [*((np.array(labels.shape) - 1) / 2), 1])[0])
@@ -156,7 +161,7 @@ def compare_segmentation(written: Dataset, context: ProofContext) -> Iterator[Ga
                 return
             marks = _Marks.of(frame.mask)
             found[number].add(marks, frame.plane, middle)
-            said = labels[index] == number
+            said = answer.mask(number, index)
             off = int(np.count_nonzero(said != frame.mask))
             wrong[number] += off
             if (number, index) not in seen:
@@ -168,7 +173,7 @@ def compare_segmentation(written: Dataset, context: ProofContext) -> Iterator[Ga
     for number in numbers:
         for index in range(labels.shape[0]):
             if (number, index) not in seen:
-                wanted[number].add(_Marks.of(labels[index] == number), place(index), middle)
+                wanted[number].add(_Marks.of(answer.mask(number, index)), place(index), middle)
         yield from _differences(
             number,
             found[number],
@@ -320,18 +325,30 @@ def _voxel_ratio(written: Dataset, volume: Volume, space: Array) -> float:
     return float(spacing[0] * spacing[1] * between / steps.prod())
 
 
-def labels_of(written: Dataset, volume: Volume, sources: Sequence[Dataset]) -> NDArray[np.uint8]:
+def labels_of(
+    written: Dataset, volume: Volume, sources: Sequence[Dataset], *, overlap: bool = False
+) -> LabelVolume:
     """The label volume that a binary segmentation holds, of the shape of its source.
 
     Args:
         written: A binary segmentation, native.
         volume: Its source, ``(slices, rows, columns)``.
         sources: One a slice, in the same order.
+        overlap: Its segments overlap, so that each has a bit of its own in every voxel; otherwise
+            a voxel has the number of the one that comes last.
 
     Raises:
-        MalformedError: The frames do not say where they lie, or do not fit the source.
+        MalformedError: The frames do not say where they lie, or do not fit the source, or there
+            are more segments than a label volume can hold.
     """
-    labels = np.zeros(volume.voxels.shape, np.uint8)
+    numbers = [int(item.get("SegmentNumber") or 0) for item in items_of(written, "SegmentSequence")]
+    if not numbers or min(numbers) < 1 or max(numbers) > MOST[overlap]:
+        raise MalformedError(f"its segments are not numbered from 1 to {MOST[overlap]} at most")
+    labels = np.zeros(volume.voxels.shape, type_of(max(numbers), overlap=overlap))
     for frame in frames_of(written, volume, sources):
-        labels[frame.slice_index][frame.mask] = frame.segment
+        if frame.segment not in numbers:
+            raise MalformedError(f"a frame belongs to the unknown segment {frame.segment}")
+        plane = labels[frame.slice_index]
+        value = labels.dtype.type(value_of(frame.segment, overlap=overlap))
+        plane[frame.mask] = (plane[frame.mask] | value) if overlap else value
     return labels

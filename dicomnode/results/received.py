@@ -23,7 +23,8 @@ def answer_of(segmentation: Dataset, volume: Volume, sources: Sequence[Dataset])
     Raises:
         MalformedError: It does not say where its frames lie, or they do not fit the source.
     """
-    labels = labels_of(segmentation, volume, sources)
+    overlap = segmentation.get("SegmentsOverlap") == "YES"
+    labels = labels_of(segmentation, volume, sources, overlap=overlap)
     segments = tuple(_segment(item) for item in segmentation.get("SegmentSequence", []))
     findings = tuple(
         Finding(
@@ -36,7 +37,7 @@ def answer_of(segmentation: Dataset, volume: Volume, sources: Sequence[Dataset])
         )
         for segment in segments
     )
-    return Answer(findings, labels, segments)
+    return Answer(findings, labels, segments, overlap=overlap)
 
 
 def _segment(item: Dataset) -> Segment:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.label_values import Mask, counts_of
 from ai.types import Answer, Finding
 
-Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
 
 # Of a speckled segment the largest islands are outlined; a viewer could not show thousands.
@@ -26,26 +26,31 @@ def is_located(answer: Answer, finding: Finding) -> bool:
     return mask is not None and bool(mask.any())
 
 
-def segment_mask(answer: Answer, finding: Finding) -> Mask | None:
-    """Voxels of a finding's segment, ``(slices, rows, columns)``, or None where it has none."""
+def segment_mask(
+    answer: Answer, finding: Finding, index: int | None = None, axis: int = 0
+) -> Mask | None:
+    """Voxels of a finding's segment, all or those of one cut, or None where it has none.
+
+    Args and shape are those of `Answer.mask`.
+    """
     if answer.labels is None or finding.segment is None:
         return None
-    mask: Mask = answer.labels == finding.segment
-    return mask
+    return answer.mask(finding.segment, index, axis)
 
 
-def fullest(labels: Any, axis: int, length: int) -> int:
+def fullest(answer: Answer, axis: int, length: int) -> int:
     """The cut that shows most of every segment, however small; the middle one without segments.
 
     Args:
-        labels: ``(slices, rows, columns)``, 0 where no segment is, or None.
+        answer: With `labels` or without.
         axis: Which axis the cut is across.
         length: How many cuts there are.
     """
+    labels = answer.labels
     if labels is None or not labels.any():
         return length // 2
-    cuts = (np.take(labels, index, axis=axis).ravel() for index in range(length))
-    areas = np.stack([np.bincount(cut, minlength=256)[1:] for cut in cuts])
+    cuts = (np.take(labels, index, axis=axis) for index in range(length))
+    areas = np.stack([counts_of(cut, overlap=answer.overlap)[1:] for cut in cuts])
     shown = (areas / np.maximum(areas.max(axis=0), 1)).sum(axis=1)
     return int(np.argmax(shown))
 
@@ -62,7 +67,7 @@ def key_slices(answer: Answer, slices: int) -> list[int]:
     """
     first = next((each.region.slice_index for each in answer.findings if each.region), None)
     if first is None or answer.labels is not None:
-        first = fullest(answer.labels, 0, slices)
+        first = fullest(answer, 0, slices)
     shown = [first]
     for finding in answer.findings:
         if finding.region is not None and finding.region.slice_index not in shown:
@@ -79,9 +84,8 @@ def slices_with_findings(answer: Answer) -> list[int]:
     found = {each.region.slice_index for each in answer.findings if each.region is not None}
     segments = [each.segment for each in answer.findings if each.region is None and each.segment]
     if answer.labels is not None and segments:
-        wanted = np.zeros(256, bool)
-        wanted[segments] = True
-        found |= {index for index, plane in enumerate(answer.labels) if wanted[plane].any()}
+        counts = (counts_of(plane, overlap=answer.overlap) for plane in answer.labels)
+        found |= {index for index, count in enumerate(counts) if count[segments].any()}
     return sorted(found)
 
 
@@ -101,9 +105,8 @@ def outlines(answer: Answer, index: int) -> Iterator[tuple[int, Points]]:
         if finding.region is not None:
             if finding.region.slice_index == index:
                 yield number, finding.region.points + _CENTRE
-        elif answer.labels is not None and finding.segment is not None:
-            found = trace(answer.labels[index] == finding.segment, MOST_OUTLINES)
-            yield from ((number, points) for points in found)
+        elif (mask := segment_mask(answer, finding, index)) is not None:
+            yield from ((number, points) for points in trace(mask, MOST_OUTLINES))
 
 
 def trace(mask: Mask, most: int | None = None) -> list[Points]:

@@ -23,6 +23,7 @@ from dicomnode.results.content import (
     walk,
 )
 from dicomnode.results.proof import GateFinding, ProofContext
+from dicomnode.results.regions import segment_mask
 
 # Mandatory rows of a measurement group, TID 1501 and those that include it, with TID 4019.
 _GROUP_ROWS: Final = (
@@ -207,16 +208,16 @@ def _compare_plane(
     # The outline of a segment on its largest slice: every corner touches a pixel of the segment,
     # and the area said is the one enclosed.
     yield from _compare_codes(group, finding)
-    labels = context.answer.labels
+    mask = segment_mask(context.answer, finding)
     places = {_place_of(source): index for index, source in enumerate(context.sources)}
     for item in named(group, codes.IMAGE_REGION, "SCOORD"):
         index = places.get(_image_of(item))
         corners = _points(item)
-        if labels is None or index is None or corners.size == 0:
+        if mask is None or index is None or corners.size == 0:
             yield _misplaced("an outline lies on no slice of its finding")
             continue
-        columns, rows = np.clip(corners.astype(int), 0, np.array(labels.shape[:0:-1])).T
-        padded = np.pad(labels[index] == finding.segment, 1)
+        columns, rows = np.clip(corners.astype(int), 0, np.array(mask.shape[:0:-1])).T
+        padded = np.pad(mask[index], 1)
         touching = np.stack(
             [padded[rows + down, columns + right] for down in (0, 1) for right in (0, 1)]
         )

@@ -1,7 +1,8 @@
 """Binary segmentation of a model's labels (PS3.3 A.51, C.8.20).
 
 The object is assembled from pydicom data sets, with the codes, segments and colours of highdicom.
-Frames are written segment by segment, slice by slice, in the order of `Answer.labels`.
+Frames are written segment by segment, slice by slice, in the order of `Answer.labels`; segments may
+overlap.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentDescription
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
+from ai.label_values import LabelVolume, highest_in, mask_of, type_of
 from ai.types import Answer, Segment, Volume
 from dicomnode.results import codes
 from dicomnode.results.document import new_result
@@ -52,14 +53,14 @@ def build_segmentation(
         answer, volume, sources, provenance, kind="seg", sop_class_uid=SegmentationStorage, bits=1
     )
     result.SegmentationType = "BINARY"
-    result.SegmentsOverlap = "NO"
+    result.SegmentsOverlap = "YES" if answer.segments_overlap else "NO"
     add_dimensions(result, provenance, "seg", volume, segmented=True)
     add_frames(result, volume, sources, numbers)
-    result.add_new("PixelData", "OB", _packed(labels, numbers))
+    result.add_new("PixelData", "OB", _packed(labels, numbers, overlap=answer.overlap))
     return result
 
 
-def checked_labels(answer: Answer, volume: Volume) -> NDArray[np.uint8]:
+def checked_labels(answer: Answer, volume: Volume) -> LabelVolume:
     """The labels of an answer, after a look that they fit its segments and the volume.
 
     Raises:
@@ -70,10 +71,14 @@ def checked_labels(answer: Answer, volume: Volume) -> NDArray[np.uint8]:
         raise ValueError("the answer has no labels to encode")
     if labels.shape != volume.voxels.shape:
         raise ValueError(f"labels of shape {labels.shape} for a volume {volume.voxels.shape}")
-    if labels.dtype != np.uint8:
-        raise ValueError(f"labels must be uint8, not {labels.dtype}")
-    if int(labels.max()) > max(segment.number for segment in answer.segments):
-        raise ValueError(f"label {int(labels.max())} belongs to no segment")
+    last = max(segment.number for segment in answer.segments)
+    least = type_of(last, overlap=answer.overlap)
+    fits = labels.itemsize >= least.itemsize if answer.overlap else labels.dtype == np.uint8
+    if labels.dtype.kind != "u" or not fits:
+        raise ValueError(f"labels must be {least}, not {labels.dtype}")
+    highest = highest_in(labels, overlap=answer.overlap)
+    if highest > last:
+        raise ValueError(f"label {highest} belongs to no segment")
     return labels
 
 
@@ -158,15 +163,11 @@ def _segment_item(segment: Segment, answer: Answer, provenance: Provenance) -> D
     return item  # type: ignore[no-any-return]
 
 
-def _packed(labels: NDArray[np.uint8], numbers: Sequence[int]) -> bytes:
+def _packed(labels: LabelVolume, numbers: Sequence[int], *, overlap: bool) -> bytes:
     # PS3.5 8.1.1: frames of 1-bit pixels follow each other without padding, first pixel in the
     # lowest bit. Where every segment fills whole bytes they are packed one at a time.
     flat = labels.reshape(-1)
-    if flat.size % 8:
-        masks = np.concatenate([flat == number for number in numbers])
-        packed = np.packbits(masks, bitorder="little").tobytes()
-    else:
-        packed = b"".join(
-            np.packbits(flat == number, bitorder="little").tobytes() for number in numbers
-        )
+    masks = (mask_of(flat, number, overlap=overlap) for number in numbers)
+    parts = [np.concatenate(list(masks))] if flat.size % 8 else masks
+    packed = b"".join(np.packbits(part, bitorder="little").tobytes() for part in parts)
     return packed + b"\0" * (len(packed) % 2)

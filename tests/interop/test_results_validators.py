@@ -18,6 +18,7 @@ from tests.unit.dicomnode.results.cases import (
     ct_case,
     single_image_segment_case,
     with_others,
+    with_overlap,
     written,
 )
 
@@ -27,6 +28,7 @@ KNOWN_PIXELMED = {
     # dciodvfy forbids Laterality where it is not known to be a paired structure.
     "ct seg": ("GeneralSeriesModule/Laterality",),
     "compared seg": ("GeneralSeriesModule/Laterality",),
+    "overlap seg": ("GeneralSeriesModule/Laterality",),
     # Its copy of CID 100 is older than the radiography code; and it counts regions over all groups
     # of the report: one planar group makes it judge the whole-image groups as planar too.
     "cr sr": (
@@ -48,15 +50,21 @@ def compared_case() -> Case:
     return with_others(ct_case())
 
 
+def overlapping_case() -> Case:
+    """A segment lies in part within another one."""
+    return with_overlap(ct_case())
+
+
 CASES = {
     "ct": ct_case,
     "cr": cr_case,
     "segment of one image": single_image_segment_case,
     "compared": compared_case,
+    "overlap": overlapping_case,
 }
 OBJECTS = [
     *("ct sr", "ct seg", "cr sr", "segment of one image sr", "segment of one image seg"),
-    *("compared sr", "compared seg"),
+    *("compared sr", "compared seg", "overlap sr", "overlap seg"),
 ]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage
 
+from ai.label_values import type_of, value_of
 from ai.types import (
     Answer,
     Code,
@@ -303,3 +304,30 @@ def with_others(case: Case) -> Case:
             setattr(source, keyword, f"{source[keyword].value}.7")
         source.StudyDate = "20250304"
     return replace(case, provenance=replace(case.provenance, others=(*beside, *earlier)))
+
+
+def packed(masks: np.ndarray) -> np.ndarray:
+    """Masks ``(segments, slices, rows, columns)`` as the labels of segments that overlap."""
+    labels = np.zeros(masks.shape[1:], type_of(len(masks), overlap=True))
+    for number, mask in enumerate(masks, 1):
+        labels[mask] |= value_of(number, overlap=True)
+    return labels
+
+
+def with_overlap(case: Case) -> Case:
+    """The case with a second segment that lies in part within the first; the third is empty."""
+    labels = case.answer.labels
+    assert labels is not None
+    first = labels == 1
+    shared = first & (np.arange(labels.shape[2]) % 4 != 0)
+    masks = np.stack([first, shared | (labels == 2), np.zeros_like(first)])
+    voxel_ml = case.volume.voxel_volume_ml or 0.0
+    findings = tuple(
+        replace(
+            finding,
+            measurements=(Measurement(VOLUME, float(mask.sum()) * voxel_ml, ML),),
+        )
+        for finding, mask in zip(case.answer.findings, masks, strict=True)
+    )
+    answer = replace(case.answer, findings=findings, labels=packed(masks), overlap=True)
+    return replace(case, answer=answer)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.results.bundle import FORMS, Predecessor, Sources, build_bundle, chain
+from dicomnode.results.bundle import FORMS, Predecessor, Sources, asked_of, build_bundle, chain
 from tests.unit.dicomnode.results.cases import cr_case, ct_case
 
 
@@ -55,6 +55,13 @@ def test_a_report_names_the_report_before_it_and_no_image():
 )
 def test_chains_of_kinds(kind, expected):
     assert chain(kind) == expected
+
+
+def test_a_model_whose_segments_overlap_is_asked_for_no_label_map():
+    asked = ("sr", "labelmap", "seg", "fractional")
+    assert asked_of(asked, overlap=True) == ("sr", "seg", "fractional")
+    assert asked_of(asked, overlap=False) == asked
+    assert asked_of(("labelmap",), overlap=True) == ("seg",)
 
 
 def test_every_form_stands_under_its_own_name():
