@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.engine import Engine
+from ai.label_values import LabelVolume
 from ai.package import Package
 from ai.tables import Number, Table
 from ai.types import Answer, Finding, Volume
@@ -37,7 +38,7 @@ class Case:
     Attributes:
         name: Its file name without ending.
         volume: The primary input.
-        labels: Expected labels in the input's grid, or None.
+        labels: Expected labels in the input's grid, as of `Answer.labels`, or None.
         findings: Expected findings in any order: ``name``, ``confidence``, ``measurements`` (their
             values), ``evaluations`` (their code values), ``region`` (its points) and, where it
             matters, ``slice_index`` (the region's slice, from 0).
@@ -49,7 +50,7 @@ class Case:
 
     name: str
     volume: Volume
-    labels: NDArray[np.uint8] | None
+    labels: LabelVolume | None
     findings: Sequence[Mapping[str, Any]]
     voxels: float
     relative: float

@@ -198,6 +198,7 @@ class Manifest(Table):
         labels = self.output.labels
         for kind in ("seg", "labelmap"):
             yield kind, labels is not None, 'task = "segmentation"'
+        yield "labelmap", not self.output.overlap, "output.labels.overlap = false"
         kept = labels is not None and labels.probabilities
         yield "fractional", kept, "output.labels.probabilities = true"
         yield "saliency", self.output.saliency is not None, "[output.saliency]"

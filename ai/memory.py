@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from ai import devices
 from ai.loaded import LoadedModel
 from ai.preprocess import Plan
-from ai.settle import bytes_a_voxel
+from ai.settle import bytes_a_voxel, label_type
 from ai.sliding import padded_to_patch
 from config.errors import InferenceError
 
@@ -34,7 +34,7 @@ def needed(model: LoadedModel, plans: Sequence[Plan], runs: int) -> int:
     """
     plan, output = plans[0], model.package.manifest.output
     voxels = math.prod(plan.volume.voxels.shape)
-    held = voxels * (output.labels is not None)
+    held = voxels * label_type(output).itemsize * (output.labels is not None)
     if output.labels is not None and output.labels.probabilities:
         held += voxels * _FLOAT * len(output.segment)
     held += voxels * bytes_a_voxel(output)

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ai.boxes import Boxes, ObjectTable
-from ai.segments import MOST, Cleaning, Intensity, Labels, SegmentTable, segments_of
+from ai.label_values import MOST
+from ai.segments import Cleaning, Intensity, Labels, SegmentTable, segments_of
 from ai.tables import (
     Activation,
     Band,
@@ -196,6 +197,16 @@ class Output(Table):
         )
 
     @property
+    def overlap(self) -> bool:
+        """A voxel may belong to several segments."""
+        return self.labels is not None and self.labels.overlap
+
+    @property
+    def most_segments(self) -> int:
+        """Segments that an answer has at most, instances among them."""
+        return sum(entry.instances or 1 for entry in self.segment)
+
+    @property
     def settles(self) -> bool:
         """The label volume is worked on as a whole after the last run."""
         return any(self.cleaning_of(entry) or entry.instances for entry in self.segment)
@@ -281,8 +292,13 @@ class Output(Table):
                 "cleaning and instances change labels, which probabilities = true would not follow",
             ),
             (
-                sum(entry.instances or 1 for entry in self.segment) > MOST,
-                f"segments and the most instances of each are {MOST} at most together",
+                self.most_segments > MOST[self.overlap],
+                f"segments and the most instances of each are {MOST[self.overlap]} at most together"
+                + (" where they overlap" if self.overlap else ""),
+            ),
+            (
+                self.overlap and any(entry.priority for entry in self.segment),
+                "with overlap = true a voxel is of all that claim it: no segment has a priority",
             ),
             (
                 any(re.sub(r" \d+$", "", name) in counted for name in names if name not in counted),

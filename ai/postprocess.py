@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.grid import Shape
+from ai.label_values import LabelVolume, type_of, value_of
 from ai.preprocess import Plan
 from ai.segments import Labels, SegmentTable
 from ai.tables import Activation
@@ -55,7 +56,7 @@ def check(tensors: Mapping[str, NDArray[Any]], may_be_empty: Collection[str] = (
 
 def label_block(
     spec: Labels, segments: tuple[SegmentTable, ...], tensor: NDArray[Any], shape: Shape
-) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+) -> tuple[LabelVolume, NDArray[np.float32] | None]:
     """Labels of one run, in the padded model grid.
 
     Args:
@@ -65,7 +66,7 @@ def label_block(
         shape: ``(slices, rows, columns)`` it must have.
 
     Returns:
-        Labels, and the probability of each voxel's label where the model defines one.
+        Labels, and as of `chosen` the probabilities of those, or None where none is defined.
 
     Raises:
         InferenceError: Another shape, a channel too few, or a label nobody declared.
@@ -77,7 +78,7 @@ def label_block(
 
 def chosen(
     spec: Labels, segments: Sequence[SegmentTable], scores: NDArray[np.float32]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+) -> tuple[LabelVolume, NDArray[np.float32]]:
     """Labels of probabilities in any grid.
 
     Args:
@@ -86,8 +87,11 @@ def chosen(
         scores: ``(channels, slices, rows, columns)``.
 
     Returns:
-        Labels ``(slices, rows, columns)``, and the probability of each voxel's label.
+        Labels ``(slices, rows, columns)``, and ``(layers, slices, rows, columns)``, the probability
+        of each voxel's label in one layer, or where segments overlap of each by its number.
     """
+    if spec.overlap:
+        return _overlapping(spec, segments, scores)
     fused = _fused(spec, segments, scores)
     numbers = np.array([0, *(entry.number for entry in segments)], np.uint8)
     if spec.select == "argmax":
@@ -96,14 +100,25 @@ def chosen(
             places[list(entry.all_sources)] = place + 1
         taken = places[scores.argmax(axis=0)]
         sure = np.take_along_axis(fused, np.maximum(taken - 1, 0)[None], axis=0)[0]
-        return numbers[taken], np.where(taken > 0, sure, scores.max(axis=0))
+        return numbers[taken], np.where(taken > 0, sure, scores.max(axis=0))[None]
     ranks = np.array([entry.priority for entry in segments], np.float32)[:, None, None, None]
     limits = np.array([entry.threshold for entry in segments], np.float32)[:, None, None, None]
     # A step of rank is more than any difference of probabilities.
     best = np.where(fused >= limits, fused + 2.0 * ranks, np.float32(-1)).argmax(axis=0)
     sure = np.take_along_axis(fused, best[None], axis=0)[0]
     passing = sure >= np.take_along_axis(limits, best[None], axis=0)[0]
-    return np.where(passing, numbers[best + 1], np.uint8(0)), np.where(passing, sure, -1)
+    return np.where(passing, numbers[best + 1], np.uint8(0)), np.where(passing, sure, -1)[None]
+
+
+def _overlapping(
+    spec: Labels, segments: Sequence[SegmentTable], scores: NDArray[np.float32]
+) -> tuple[LabelVolume, NDArray[np.float32]]:
+    by_number = sorted(segments, key=lambda entry: entry.number)
+    fused = _fused(spec, by_number, scores)
+    labels = np.zeros(fused.shape[1:], type_of(len(by_number), overlap=True))
+    for entry, sure in zip(by_number, fused, strict=True):
+        labels[sure >= np.float32(entry.threshold)] |= value_of(entry.number, overlap=True)
+    return labels, fused
 
 
 def probability_block(

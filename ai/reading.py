@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from ai import detect, fusion, postprocess, slabs
 from ai.findings import Said, tensor_findings
+from ai.label_values import LabelVolume
 from ai.manifest import Manifest
 from ai.preprocess import Plan
 from ai.segments import SegmentTable, segments_of
-from ai.settle import settle
+from ai.settle import label_type, settle
 from ai.smooth import Smooth
 from ai.tally import Tally
 from ai.types import Answer, Volume
@@ -41,11 +42,12 @@ class Reading:
         self._said = Said(self._output.over_slices, manifest.ensemble.members)
         self._boxes: list[list[detect.Found]] = [[] for _ in range(manifest.ensemble.members)]
         shape, spec = volume.voxels.shape, manifest.output.labels
-        self.labels = np.zeros(shape, np.uint8) if spec else None
+        self.labels = np.zeros(shape, label_type(manifest.output)) if spec else None
         kept = spec is not None and spec.probabilities
         # How sure the model is of each voxel, where segments change after the last run.
         surely = spec is not None and spec.confidence == "mean" and manifest.output.settles
-        self._sure = np.zeros(shape, np.float16) if surely else None
+        layers = len(self._output.segment) if manifest.output.overlap else 1
+        self._sure = np.zeros((layers, *shape), np.float16) if surely else None
         resampled = plan.scale != (1.0, 1.0, 1.0)
         linear = spec is not None and spec.interpolation == "linear" and resampled
         self._smooth = Smooth(plan) if linear else None
@@ -104,7 +106,7 @@ class Reading:
 
     def take_labels(
         self,
-        labels: NDArray[np.uint8],
+        labels: LabelVolume,
         sure: NDArray[np.float32] | None,
         *,
         start: int,
@@ -114,7 +116,8 @@ class Reading:
 
         Args:
             labels: In the padded model grid.
-            sure: Probability of each voxel's label there, or None where none is defined.
+            sure: Probabilities of those there, as of `postprocess.chosen`, or None where none is
+                defined.
             start: First slice.
             stop: Last but one.
         """
@@ -122,9 +125,11 @@ class Reading:
         if spec is None or self.labels is None:
             return
         if sure is not None and self._sure is not None:
-            plan.oriented(self._sure)[start:stop] = plan.back(sure, stop - start)
+            for kept, layer in zip(self._sure, sure, strict=True):
+                plan.oriented(kept)[start:stop] = plan.back(layer, stop - start)
         elif sure is not None and spec.confidence == "mean":
-            self._tally.add_probabilities(plan.unpadded(labels), plan.unpadded(sure))
+            layers = [plan.unpadded(layer) for layer in sure]
+            self._tally.add_probabilities(plan.unpadded(labels), layers)
         plan.oriented(self.labels)[start:stop] = plan.back(labels, stop - start)
 
     def take_scores(self, scores: NDArray[np.float32], first: int) -> None:
@@ -150,10 +155,11 @@ class Reading:
         start, stop = slabs.slices_of(plan, first, first + shape[0])
         plan.oriented(self.labels)[start:stop] = slabs.back(plan, labels, first)
         if sure is not None and self._sure is not None:
-            plan.oriented(self._sure)[start:stop] = slabs.back(plan, sure, first)
+            for kept, layer in zip(self._sure, sure, strict=True):
+                plan.oriented(kept)[start:stop] = slabs.back(plan, layer, first)
         elif sure is not None and spec.confidence == "mean":
-            inside = slabs.unpadded(plan, labels, first), slabs.unpadded(plan, sure, first)
-            self._tally.add_probabilities(*inside)
+            layers = [slabs.unpadded(plan, layer, first) for layer in sure]
+            self._tally.add_probabilities(slabs.unpadded(plan, labels, first), layers)
         if self.probabilities is not None:
             made = postprocess.probability_block(spec, segments, tensor, shape)
             for kept, segment in zip(self.probabilities, made, strict=True):
@@ -169,7 +175,8 @@ class Reading:
             stop = start + len(labels)
             plan.oriented(self.labels)[start:stop] = labels
             if self._sure is not None:
-                plan.oriented(self._sure)[start:stop] = sure
+                for kept, layer in zip(self._sure, sure, strict=True):
+                    plan.oriented(kept)[start:stop] = layer
             elif spec.confidence == "mean":
                 self._tally.add_probabilities(labels, sure)
             if self.probabilities is not None:
@@ -199,9 +206,10 @@ class Reading:
             labels=labels,
             segments=segments_of(entries),
             probabilities=self.probabilities,
+            overlap=self._output.overlap,
         )
 
-    def _settled(self) -> tuple[NDArray[np.uint8] | None, tuple[SegmentTable, ...]]:
+    def _settled(self) -> tuple[LabelVolume | None, tuple[SegmentTable, ...]]:
         """The label volume as it goes out, counted, and what its numbers mean."""
         if self.labels is None:
             return None, ()
@@ -209,6 +217,10 @@ class Reading:
         settled = settle(self._output, self.labels, None if voxel is None else 1000.0 * voxel)
         self._tally.add(settled.labels, self._volume.voxels)
         if self._sure is not None:
-            for plane, sure in zip(settled.labels, self._sure, strict=True):
-                self._tally.add_probabilities(plane, sure.astype(np.float32))
+            # Instances are as sure as what they were declared as.
+            numbers = settled.declared if self._output.overlap else (1,)
+            layers = [self._sure[number - 1] for number in numbers]
+            for index, plane in enumerate(settled.labels):
+                sure = [layer[index].astype(np.float32) for layer in layers]
+                self._tally.add_probabilities(plane, sure)
         return settled.labels, settled.segments

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ai.label_values import MOST
 from ai.masks import Touching
 from ai.tables import (
     Activation,
@@ -23,7 +24,6 @@ from ai.types import Segment
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Statistic = Literal["mean", "min", "max", "sd"]
-MOST = 255  # segments, whose numbers are kept in a byte
 
 
 class Labels(Table):
@@ -36,6 +36,7 @@ class Labels(Table):
         select: ``argmax``, the channel with the highest probability, 0 being no segment;
             ``threshold``, of the segments at or above their threshold the one of the highest
             priority, among equals the most probable.
+        overlap: A voxel belongs to every segment whose threshold it reaches, in place of one.
         interpolation: How a tensor of another grid comes back to that of the image: each voxel
             takes the label of the model voxel that its centre lies in (``nearest``), or the
             probabilities are interpolated and the labels made of them there (``linear``).
@@ -50,6 +51,7 @@ class Labels(Table):
     encoding: Literal["index", "channels"]
     activation: Activation = "none"
     select: Literal["argmax", "threshold"] = "argmax"
+    overlap: bool = False
     interpolation: Literal["nearest", "linear"] = "nearest"
     confidence: Literal["none", "mean"] = "none"
     probabilities: bool = False
@@ -68,6 +70,11 @@ class Labels(Table):
                 'encoding = "index" has no activation, selection, interpolation, confidence or '
                 "probabilities"
             )
+        if self.overlap and (self.encoding, self.select) != ("channels", "threshold"):
+            raise ValueError(
+                'overlap = true needs encoding = "channels" and select = "threshold", for of '
+                "numbers and of highest channels a voxel has one"
+            )
         return self
 
 
@@ -76,7 +83,7 @@ class Cleaning(Table):
 
     Attributes:
         fill_holes: What a segment encloses within a ``slices``, or on all sides in the ``volume``,
-            becomes part of it where no other segment is.
+            becomes part of it where no other segment is, or all of it where segments overlap.
         smallest_mm3: Connected parts below it are removed.
         smallest_voxels: The same in voxels.
         keep_largest: So many connected parts are kept, the largest ones.
@@ -99,13 +106,13 @@ class SegmentTable(CodedTable):
         sources: Several channels, or numbers in the tensor, that are this one segment. Its
             probability is the sum of theirs after a softmax, else the highest.
         threshold: Lowest probability where `Labels.select` is ``threshold``.
-        priority: Where several reach their threshold, the highest wins.
+        priority: Where several reach their threshold, the highest wins; not where they overlap.
         cleaning: In place of that of the whole output.
         instances: Each connected part is a segment and a finding of its own, the largest first, and
             at most so many; what is beyond is left out, and said.
     """
 
-    number: Annotated[int, Field(ge=1, le=MOST)]
+    number: Annotated[int, Field(ge=1, le=MOST[False])]
     label: Name
     color: tuple[Byte, Byte, Byte]
     channel: Index | None = None
@@ -113,7 +120,7 @@ class SegmentTable(CodedTable):
     threshold: Probability = 0.5
     priority: Annotated[int, Field(ge=0, le=1000)] = 0
     cleaning: Cleaning | None = None
-    instances: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    instances: Annotated[int, Field(ge=1, le=MOST[False])] | None = None
 
     @property
     def all_sources(self) -> tuple[int, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ai.label_values import LabelVolume, layers_of
 from ai.outputs import Output
 from ai.segments import Statistic
 
@@ -21,7 +23,7 @@ class Tally:
 
     Attributes:
         output: What is asked for.
-        count: Voxels of each label, in the image's own grid.
+        count: Voxels of each segment by number, in the image's own grid.
     """
 
     def __init__(self, output: Output) -> None:
@@ -34,7 +36,7 @@ class Tally:
         self._model_count = np.zeros(_LABELS, np.int64)
         self._model_sum = np.zeros(_LABELS)
 
-    def add(self, labels: NDArray[np.uint8], values: NDArray[Any]) -> None:
+    def add(self, labels: LabelVolume, values: NDArray[Any]) -> None:
         """Counts a block.
 
         Args:
@@ -42,9 +44,10 @@ class Tally:
             values: The image's own values there, same shape.
         """
         for label_slice, value_slice in zip(labels, values, strict=True):
-            self._add_slice(label_slice.reshape(-1), value_slice.reshape(-1))
+            for layer in layers_of(label_slice, overlap=self.output.overlap):
+                self._add_slice(layer.reshape(-1), value_slice.reshape(-1))
 
-    def _add_slice(self, labels: NDArray[np.uint8], values: NDArray[Any]) -> None:
+    def _add_slice(self, labels: LabelVolume, values: NDArray[Any]) -> None:
         count = np.bincount(labels, minlength=_LABELS)
         if self.output.intensity is not None:
             kinds = set(self.output.intensity.statistics)
@@ -59,7 +62,7 @@ class Tally:
 
     def _merge(
         self,
-        labels: NDArray[np.uint8],
+        labels: LabelVolume,
         values: NDArray[np.float64],
         count: NDArray[np.int64],
         spread: bool,
@@ -74,12 +77,21 @@ class Tally:
         self._mean += np.where(count > 0, step * count / total, 0.0)
 
     def add_probabilities(
-        self, labels: NDArray[np.uint8], probabilities: NDArray[np.float32]
+        self, labels: LabelVolume, probabilities: Iterable[NDArray[np.float32]]
     ) -> None:
-        """Counts how sure the model is of the labels of a block of its own grid."""
-        flat = labels.reshape(-1)
-        self._model_count += np.bincount(flat, minlength=_LABELS)
-        self._model_sum += np.bincount(flat, probabilities.reshape(-1), _LABELS)
+        """Counts how sure the model is of the labels of a block of its own grid.
+
+        Args:
+            labels: Labels of any shape.
+            probabilities: Of the voxels' labels, same shape: one layer, or where segments overlap
+                one of each by number.
+        """
+        layers = layers_of(labels, overlap=self.output.overlap)
+        # Segments beyond the last that holds a voxel have no layer.
+        for layer, probability in zip(layers, probabilities, strict=False):
+            flat = layer.reshape(-1)
+            self._model_count += np.bincount(flat, minlength=_LABELS)
+            self._model_sum += np.bincount(flat, probability.reshape(-1), _LABELS)
 
     def probability(self, number: int) -> float | None:
         """Mean probability of a segment's voxels, or None where the model defines none."""

@@ -381,7 +381,7 @@ def test_of_overlapping_segments_the_highest_priority_wins_then_the_most_probabl
         rival = (best.priority, found[best.number])
         ties = {s.number for s in passing if (s.priority, found[s.number]) == rival}
         assert made[0, 0, column] in ties
-        assert sure[0, 0, column] == found[made[0, 0, column]]
+        assert sure[0, 0, 0, column] == found[made[0, 0, column]]
 
 
 def test_channels_fused_into_a_segment_add_up_after_a_softmax_and_else_the_highest_counts() -> None:
