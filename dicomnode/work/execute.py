@@ -16,7 +16,7 @@ from ai.registry import Registry
 from config.errors import ModelError, StaleStateError
 from config.peers import DestinationSettings
 from config.schema import RouteSettings, Settings
-from dicomnode.results.bundle import chain
+from dicomnode.results.bundle import asked_of, chain
 from dicomnode.results.provenance import Provenance
 from dicomnode.results.write import deflated
 from dicomnode.series.decode import Decoder
@@ -130,7 +130,7 @@ class Executor:
             self._engine,
             provenance_of(job, self._settings, self._ledger, package),
             others=paths,
-            kinds=kinds_to_build(self._wanted(json.loads(job.send_to))),
+            kinds=kinds_to_build(self._wanted(job, package)),
             predecessors=predecessors_of(self._store, job),
             decoder=self._decoder,
             deadline_seconds=self._settings.models.job_seconds or None,
@@ -138,7 +138,7 @@ class Executor:
             burned_in=self._burned_in(job.route),
             on_proving=lambda: attempts.start_validating(self._ledger, job),
         )
-        self._keep(job, analysis)
+        self._keep(job, analysis, self._wanted(job, package))
         log.info("job.ready", job=job.id, model=job.model, seconds=dict(analysis.seconds))
 
     def _asked(self, name: str) -> RouteSettings:
@@ -150,7 +150,7 @@ class Executor:
         asked = self._asked(name).burned_in
         return None if asked == "off" else BurnedIn(self._lettering, strict=asked == "skip")
 
-    def _keep(self, job: Job, analysis: Analysis) -> None:
+    def _keep(self, job: Job, analysis: Analysis, wanted: Mapping[str, Sequence[str]]) -> None:
         results = []
         for result in analysis.results:
             stored = self._store.put(deflated(result.content))
@@ -167,7 +167,6 @@ class Executor:
             )
         keys = [result.object_key for result in results]
         try:
-            wanted = self._wanted(json.loads(job.send_to))
             look = analysis.judgement.look
             seconds = {"queue": max(0.0, job.started_at - job.queued_at), **analysis.seconds}
             attempts.finish(
@@ -188,7 +187,11 @@ class Executor:
         self._store.settle(keys)
         nudge(self._ledger.data_dir, "worker")
 
-    def _wanted(self, destinations: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    def _wanted(self, job: Job, package: Package) -> dict[str, tuple[str, ...]]:
         """Kinds of result by destination; one that left the settings waits for its return."""
-        found = {name: self._settings.destination(name) for name in destinations}
-        return {name: entry.results if entry else KINDS for name, entry in found.items()}
+        found = {name: self._settings.destination(name) for name in json.loads(job.send_to)}
+        overlap = package.manifest.output.overlap
+        return {
+            name: asked_of(entry.results if entry else KINDS, overlap=overlap)
+            for name, entry in found.items()
+        }
