@@ -34,6 +34,8 @@ SEGMENTS = (
     Segment(BODIES, "bodies", _TISSUE, Code("91723000", "SCT", "Structure"), (200, 200, 0)),
 )
 _AIR, _STEP = -1000, 100
+# What a segment holds beside its own label where segments overlap: the lung with the ball in it.
+_WITHIN = {LEFT_LUNG: (BALL,)}
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,18 @@ def phantom(p: NDArray[np.float64]) -> NDArray[np.uint8]:
     return labels
 
 
-def answer_of(volume: Volume) -> Answer:
-    """What a model that knows the phantom's HU would say of a loaded volume."""
+def part_of(labels: NDArray[np.uint8], number: int, *, overlap: bool) -> NDArray[np.bool_]:
+    """The voxels of one segment among the phantom's labels, of any shape."""
+    return np.isin(labels, (number, *(_WITHIN.get(number, ()) if overlap else ())))
+
+
+def answer_of(volume: Volume, *, overlap: bool = False) -> Answer:
+    """What a model that knows the phantom's HU would say of a loaded volume.
+
+    Args:
+        volume: ``(slices, rows, columns)``.
+        overlap: The left lung holds the ball too.
+    """
     labels = np.rint((volume.voxels - _AIR) / _STEP).astype(np.uint8)
     voxel_ml = volume.voxel_volume_ml or 1.0
     findings = [
@@ -107,7 +119,8 @@ def answer_of(volume: Volume) -> Answer:
             measurements=(
                 Measurement(
                     Code("118565006", "SCT", "Volume"),
-                    float(np.count_nonzero(labels == segment.number)) * voxel_ml,
+                    float(np.count_nonzero(part_of(labels, segment.number, overlap=overlap)))
+                    * voxel_ml,
                     Code("mL", "UCUM", "mL"),
                 ),
             ),
@@ -125,7 +138,10 @@ def answer_of(volume: Volume) -> Answer:
             measurements=(),
         )
     )
-    return Answer(tuple(findings), labels, SEGMENTS)
+    if overlap:
+        parts = [part_of(labels, each.number, overlap=True) for each in SEGMENTS]
+        labels = np.packbits(parts, axis=0, bitorder="little")[0]
+    return Answer(tuple(findings), labels, SEGMENTS, overlap=overlap)
 
 
 def _middle_of(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

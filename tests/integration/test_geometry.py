@@ -33,6 +33,7 @@ from tests.geometries import (
     RIGHT_LUNG,
     Acquisition,
     answer_of,
+    part_of,
     point_in_space,
     segments_in_space,
     turned,
@@ -49,30 +50,36 @@ def _provenance() -> Provenance:
 
 
 def _written(
-    acquisition: Acquisition, encoding: str, folder: Path, kinds: Sequence[str]
+    acquisition: Acquisition,
+    encoding: str,
+    folder: Path,
+    kinds: Sequence[str],
+    *,
+    overlap: bool = False,
 ) -> tuple[LoadedSeries, dict[str, Dataset], list[Dataset]]:
     """Load, answer, build, write, prove: the series, the objects read back, the images sent."""
     form, syntax = ENCODINGS[encoding]
     images = acquisition.images(form, syntax)
     series = load_series(factories.write(images, folder))
-    answer, provenance = answer_of(series.volume), _provenance()
+    answer, provenance = answer_of(series.volume, overlap=overlap), _provenance()
     made = build_bundle(kinds, Sources(answer, series.volume, series.headers, provenance))
     files = {kind: to_bytes(each) for kind, each in made.items() if isinstance(each, Dataset)}
     assert prove(files, answer, series.volume, series.headers, provenance) == ()
     return series, {kind: dcmread(BytesIO(data)) for kind, data in files.items()}, images
 
 
-def _assert_in_place(acquisition: Acquisition, written: Dataset) -> None:
+def _assert_in_place(acquisition: Acquisition, written: Dataset, *, overlap: bool = False) -> None:
     """Each segment of the file against the formulas of the phantom, in patient space."""
     steps = np.linalg.norm(acquisition.grid.affine[:3, :3], axis=0)
     middles = {}
     for number, (places, mask) in segments_in_space(written).items():
-        wanted = acquisition.labels_at(places) == number
-        overlap = 2 * np.count_nonzero(mask & wanted) / (mask.sum() + wanted.sum())
-        assert overlap >= 0.99
+        wanted = part_of(acquisition.labels_at(places), number, overlap=overlap)
+        dice = 2 * np.count_nonzero(mask & wanted) / (mask.sum() + wanted.sum())
+        assert dice >= 0.99
         middles[number] = places[mask].mean(axis=0)
         assert np.linalg.norm(middles[number] - places[wanted].mean(axis=0)) <= steps.min() / 2
-        everywhere = acquisition.labels_at(acquisition.grid.points) == number
+        labels = acquisition.labels_at(acquisition.grid.points)
+        everywhere = part_of(labels, number, overlap=overlap)
         assert mask.sum() == pytest.approx(everywhere.sum(), rel=0.01)
     # The patient's left is where x grows (PS3.3 C.7.6.2.1.1).
     assert middles[LEFT_LUNG][0] > acquisition.centre[0] > middles[RIGHT_LUNG][0]
@@ -116,6 +123,26 @@ def test_results_lie_where_the_phantom_lies(
     name: str, encoding: str, kinds: Sequence[str], tmp_path: Path
 ) -> None:
     _assert_right(name, encoding, kinds, tmp_path)
+
+
+@pytest.mark.feature("P12")
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("oblique, in no order", "single-frame"),
+        ("feet first, prone", "enhanced, compressed"),
+        ("odd size, oblique", "big endian"),
+    ],
+)
+def test_segments_that_overlap_lie_where_the_phantom_lies(
+    name: str, encoding: str, tmp_path: Path
+) -> None:
+    acquisition = ACQUISITIONS[name]
+    kinds = ("seg", "sr", "gsps", "overlay")
+    _, written, images = _written(acquisition, encoding, tmp_path, kinds, overlap=True)
+    assert written["seg"].SegmentsOverlap == "YES"
+    _assert_in_place(acquisition, written["seg"], overlap=True)
+    _assert_marked(acquisition, written["sr"], images)
 
 
 @pytest.mark.slow

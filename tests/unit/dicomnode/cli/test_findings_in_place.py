@@ -89,6 +89,22 @@ def bright(g: Graph) -> str:
     return g.floats(g.op("Greater", "x", g.real(1000.0)))
 
 
+NESTED = (PROBABILITIES + "overlap = true\n") + "".join(
+    f"""
+[[output.segment]]
+number = {number}
+label = "{name}"
+channel = {number - 1}
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["4147007", "SCT", "Mass"]
+color = [240, {90 * number}, 60]
+description = "Bright."
+severity = 0.9
+"""
+    for number, name in enumerate(("mass", "core"), 1)
+)
+
+
 def box_graph() -> bytes:
     """The box around what is above 1000, with a score."""
     g = Graph("box")
@@ -109,6 +125,17 @@ def parts_graph() -> bytes:
     return from_x_to_y(g, VOLUME)
 
 
+def nested_graph() -> bytes:
+    """A channel for what is above 1000 and one for what is above 2000, each by a sigmoid."""
+    g = Graph("nested")
+    limits = g.array(np.array([1000, 2000], np.float32).reshape(1, 2, 1, 1, 1))
+    g.named("Sigmoid", [g.op("Mul", g.op("Sub", "x", limits), g.real(0.01))], ["y"])
+    return g.serialized(
+        [("x", TensorProto.FLOAT, VOLUME)],
+        [("y", TensorProto.FLOAT, ("N", 2, *VOLUME[2:]))],
+    )
+
+
 def ct_input(orientation: str, more: str) -> str:
     lines = f'{SPACE}\ninterpolation = "nearest"\norientation = "{orientation}"\n{more}'
     return primary_input(lines)
@@ -116,6 +143,14 @@ def ct_input(orientation: str, more: str) -> str:
 
 def us_input(lines: str) -> str:
     return primary_input(lines, modality="US", units="1")
+
+
+def nested_voxels() -> np.ndarray:
+    """A mass with a brighter core, which is not in its middle."""
+    voxels = np.full((SLICES, ROWS, COLUMNS), 1024, np.uint16)
+    voxels[LARGE] = 1024 + 1500
+    voxels[4:6, 6:10, 10:13] = 1024 + 2900
+    return voxels
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +263,51 @@ def test_each_instance_is_a_segment_and_a_finding_where_it_lies(
     volumes = [value for name, value, unit in numbers(report) if unit == "mL"]
     assert volumes == pytest.approx([5 * 8 * 6 * voxel, 2 * 2 * 3 * voxel])
     assert [value for name, value, _ in numbers(report) if "ertainty" in name] == [87.5, 87.5]
+
+
+@pytest.mark.feature("P07", "P09", "P10", "P12", "P16", "F09")
+@pytest.mark.parametrize(
+    ("orientation", "more"), [("SPL", ""), ("LIA", "spacing = [0.625, 2.5, 0.75]")]
+)
+def test_a_mass_keeps_the_voxels_of_its_core(
+    medai: Run, images: Path, orientation: str, more: str
+) -> None:
+    """Of two channels whose segments overlap each is a segment and a finding with all it holds."""
+    series = [pydicom.dcmread(path) for path in sorted(images.iterdir())]
+    upwards = sorted(series, key=lambda image: image.ImagePositionPatient[2])
+    for image, plane in zip(upwards, nested_voxels(), strict=True):
+        image.PixelData = plane.tobytes()
+    factories.write(series, Path("nested"))
+    write_package(
+        Path("models/nester/1.0.0"),
+        nested_graph(),
+        head("nester", results=["sr", "seg", "overlay", "gsps", "ko", "pdf"])
+        + ct_input(orientation, more)
+        + NESTED,
+    )
+    results = infer(medai, Path("nested"), "nester@1.0.0")
+    written, report = results["SEG"], results["SR"]
+    assert written.SegmentsOverlap == "YES"
+    assert [item.SegmentLabel for item in written.SegmentSequence] == ["mass", "core"]
+    frames = written.pixel_array.reshape(2, SLICES, ROWS, COLUMNS)
+    order = [
+        group.PlanePositionSequence[0].ImagePositionPatient[2]
+        for group in written.PerFrameFunctionalGroupsSequence[:SLICES]
+    ]
+    values = nested_voxels().astype(int) - 1024
+    voxel = 5.0 * 1.5 * 1.25 / 1000
+    said = {"mL": [], "%": []}
+    for name, value, unit in numbers(report):
+        if name.startswith(("Volume", "Certainty")):
+            said[unit].append(value)
+    for number, limit in enumerate((1000, 2000)):
+        mask = values >= limit
+        assert np.array_equal(frames[number][np.argsort(order)], mask)
+        assert said["mL"][number] == pytest.approx(mask.sum() * voxel)
+        sure = 1 / (1 + np.exp(-(values[mask] - limit) / 100.0))
+        # Seen in the grid of the model, whose voxels are smaller by up to a factor of two.
+        assert said["%"][number] == pytest.approx(100 * sure.mean(), abs=0.01)
+    assert (values[LARGE] >= 1000).all()  # the core lies within, and none of it is lost
 
 
 @pytest.mark.feature("F04", "F09")
