@@ -243,6 +243,16 @@ def test_more_segments_than_bits_are_not_read():
         labels_of(dataset, case.volume, case.sources, overlap=True)
 
 
+def test_the_fullest_cut_shows_most_of_each_segment_and_not_of_their_sharing():
+    masks = np.zeros((3, 4, 10, 13), bool)
+    masks[0, 0, 2, :10] = True
+    masks[1, 1, 2, :5] = True
+    masks[:2, 2, 5, :5] = True  # half of the first and all of the second
+    answer = replace(overlapping().answer, labels=packed(masks))
+    assert fullest(answer, 0, 4) == 2
+    assert fullest(answer, 1, 10) == 2  # there the first is whole, and the second as large
+
+
 def test_pictures_show_a_segment_that_lies_within_another():
     case = overlapping()
     masks, answer = masks_of(case), case.answer
@@ -251,6 +261,8 @@ def test_pictures_show_a_segment_that_lies_within_another():
     inside = replace(answer, labels=packed(masks))
     assert [is_located(inside, each) for each in inside.findings] == [True, True, False]
     assert slices_with_findings(inside) == np.flatnonzero(masks[0].any(axis=(1, 2))).tolist()
+    located = replace(inside, findings=inside.findings[:2])
+    assert slices_with_findings(located) == slices_with_findings(inside)
     assert fullest(inside, 0, 4) == 0  # the one slice of the second, and a fair one of the first
     assert {number for index in key_slices(inside, 4) for number, _ in outlines(inside, index)} == {
         0,
