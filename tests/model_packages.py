@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from onnx import TensorProto
 
 from ai.models.graph import Graph
@@ -116,6 +117,22 @@ confidence = "mean"
 """
 
 
+OVERLAPPING = """
+[output]
+task = "segmentation"
+volume = true
+
+[output.labels]
+tensor = "y"
+layout = "{layout}"
+encoding = "channels"
+activation = "sigmoid"
+select = "threshold"
+overlap = {overlap}
+{more}
+"""
+
+
 def head(
     name: str = "test-model",
     *,
@@ -180,6 +197,45 @@ def box_around(g: Graph, mask: str) -> str:
             at = g.op("ArgMax", along, axis=0, keepdims=1, select_last_index=last)
             ends[last].append(g.op("Add", g.floats(at), g.real(float(last))))
     return g.op("Concat", *ends[0], *ends[1], axis=0)
+
+
+def overlapping(
+    layout: str = "NCDHW",
+    more: str = 'confidence = "mean"',
+    *,
+    of_each: str = "",
+    names: Sequence[str] = ("whole", "core", "rim"),
+    overlap: bool = True,
+) -> str:
+    """An output of a segment a channel, each within the one before it."""
+    text = OVERLAPPING.format(layout=layout, more=more, overlap=str(overlap).lower())
+    for number, name in enumerate(names, 1):
+        text += f"""
+[[output.segment]]
+number = {number}
+label = "{name}"
+channel = {number - 1}
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["108369006", "SCT", "Tumor"]
+color = [{80 * number}, 60, 60]
+description = "Brighter than what lies around it."
+severity = 0.5
+{of_each}
+"""
+    return text
+
+
+def nested(axes: int, limits: tuple[float, ...] = (100.0, 200.0, 300.0)) -> bytes:
+    """A logit a channel: a hundredth of how far the input lies above the channel's limit."""
+    g = Graph("nested")
+    ones = [1] * axes
+    limit = g.array(np.array(limits, np.float32).reshape(1, len(limits), *ones))
+    g.named("Mul", [g.op("Sub", "x", limit), g.real(0.01)], ["y"])
+    shape = ("D", "H", "W")[-axes:]
+    return g.serialized(
+        [("x", TensorProto.FLOAT, ("N", 1, *shape))],
+        [("y", TensorProto.FLOAT, ("N", len(limits), *shape))],
+    )
 
 
 def write_package(

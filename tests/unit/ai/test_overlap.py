@@ -10,14 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from onnx import TensorProto
 
 from ai import memory
 from ai.engine import Engine
 from ai.golden import Case, verify, write_case
 from ai.label_values import mask_of, type_of, value_of
 from ai.manifest import parse_manifest
-from ai.models.graph import Graph
 from ai.outputs import Output
 from ai.package import Package
 from ai.postprocess import label_block, probability_block
@@ -28,7 +26,15 @@ from ai.settle import bytes_a_voxel, label_type, settle
 from ai.tally import Tally
 from ai.types import Answer, Finding, Volume
 from config.errors import ManifestError
-from tests.model_packages import SPACE, head, primary_input, unsealed, write_package
+from tests.model_packages import (
+    SPACE,
+    head,
+    nested,
+    overlapping,
+    primary_input,
+    unsealed,
+    write_package,
+)
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -184,60 +190,7 @@ def test_each_segment_is_counted_whole(masks: np.ndarray, seed: int) -> None:
         assert found == pytest.approx(expected, abs=1e-6)
 
 
-SIGMOID = """
-[output]
-task = "segmentation"
-volume = true
-
-[output.labels]
-tensor = "y"
-layout = "{layout}"
-encoding = "channels"
-activation = "sigmoid"
-select = "threshold"
-overlap = {overlap}
-{more}
-"""
 PLAIN = 'confidence = "mean"'
-
-
-def overlapping(
-    layout: str = "NCDHW",
-    more: str = PLAIN,
-    *,
-    of_each: str = "",
-    names: tuple[str, ...] = NAMES,
-    overlap: bool = True,
-) -> str:
-    """An output of a segment a channel, each within the one before it."""
-    text = SIGMOID.format(layout=layout, more=more, overlap=str(overlap).lower())
-    for number, name in enumerate(names, 1):
-        text += f"""
-[[output.segment]]
-number = {number}
-label = "{name}"
-channel = {number - 1}
-category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
-type = ["108369006", "SCT", "Tumor"]
-color = [{80 * number}, 60, 60]
-description = "Brighter than {number}00."
-severity = 0.5
-{of_each}
-"""
-    return text
-
-
-def nested(axes: int, limits: tuple[float, ...] = (100.0, 200.0, 300.0)) -> bytes:
-    """A logit a channel: a hundredth of how far the input lies above the channel's limit."""
-    g = Graph("nested")
-    ones = [1] * axes
-    limit = g.array(np.array(limits, np.float32).reshape(1, len(limits), *ones))
-    g.named("Mul", [g.op("Sub", "x", limit), g.real(0.01)], ["y"])
-    shape = ("D", "H", "W")[-axes:]
-    return g.serialized(
-        [("x", TensorProto.FLOAT, ("N", 1, *shape))],
-        [("y", TensorProto.FLOAT, ("N", len(limits), *shape))],
-    )
 
 
 def lump(shape: tuple[int, int, int] = (12, 20, 24)) -> np.ndarray:

@@ -25,6 +25,8 @@ from tests.model_packages import (
     boxed,
     from_x_to_y,
     head,
+    nested,
+    overlapping,
     primary_input,
     scored,
     write_package,
@@ -89,22 +91,6 @@ def bright(g: Graph) -> str:
     return g.floats(g.op("Greater", "x", g.real(1000.0)))
 
 
-NESTED = (PROBABILITIES + "overlap = true\n") + "".join(
-    f"""
-[[output.segment]]
-number = {number}
-label = "{name}"
-channel = {number - 1}
-category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
-type = ["4147007", "SCT", "Mass"]
-color = [240, {90 * number}, 60]
-description = "Bright."
-severity = 0.9
-"""
-    for number, name in enumerate(("mass", "core"), 1)
-)
-
-
 def box_graph() -> bytes:
     """The box around what is above 1000, with a score."""
     g = Graph("box")
@@ -123,17 +109,6 @@ def parts_graph() -> bytes:
     g = Graph("parts")
     g.named("Mul", [bright(g), g.real(0.875)], ["y"])
     return from_x_to_y(g, VOLUME)
-
-
-def nested_graph() -> bytes:
-    """A channel for what is above 1000 and one for what is above 2000, each by a sigmoid."""
-    g = Graph("nested")
-    limits = g.array(np.array([1000, 2000], np.float32).reshape(1, 2, 1, 1, 1))
-    g.named("Sigmoid", [g.op("Mul", g.op("Sub", "x", limits), g.real(0.01))], ["y"])
-    return g.serialized(
-        [("x", TensorProto.FLOAT, VOLUME)],
-        [("y", TensorProto.FLOAT, ("N", 2, *VOLUME[2:]))],
-    )
 
 
 def ct_input(orientation: str, more: str) -> str:
@@ -280,10 +255,10 @@ def test_a_mass_keeps_the_voxels_of_its_core(
     factories.write(series, Path("nested"))
     write_package(
         Path("models/nester/1.0.0"),
-        nested_graph(),
+        nested(3, (1000.0, 2000.0)),
         head("nester", results=["sr", "seg", "overlay", "gsps", "ko", "pdf"])
         + ct_input(orientation, more)
-        + NESTED,
+        + overlapping(names=("mass", "core")),
     )
     results = infer(medai, Path("nested"), "nester@1.0.0")
     written, report = results["SEG"], results["SR"]

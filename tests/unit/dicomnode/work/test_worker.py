@@ -11,11 +11,13 @@ from ai.registry import Registry
 from config.schema import RouteSettings, Settings
 from dicomnode.net.standin import StandInPacs
 from dicomnode.work.delivery import Courier
+from dicomnode.work.models import make_registry
 from dicomnode.work.worker import Worker
-from storage import attempts, outbox
+from storage import attempts, fallback, outbox
 from storage.outbox import NewResult
 from storage.records import Delivery, Job
 from tests import factories
+from tests.model_packages import SPACE, head, nested, overlapping, primary_input, write_package
 from tests.unit.dicomnode.work.conftest import Node, job_states
 
 ROUTE = RouteSettings(
@@ -96,3 +98,24 @@ def test_a_result_that_is_gone_holds_up_no_other(worker: Worker, tmp_path: Path)
         assert courier.deliver(lambda: False) == 1
         assert Delivery.get_by_id(row.id).begun
         assert list(pacs.files) == [row.result.sop_instance_uid]
+
+
+def test_a_destination_of_label_maps_gets_what_holds_segments_that_overlap(tmp_path: Path) -> None:
+    text = head("nested", results=["sr", "seg"]) + primary_input(SPACE) + overlapping()
+    write_package(tmp_path / "models/nested/1.0.0", nested(3), text)
+    route = RouteSettings(name="CT", when={"Modality": "CT"}, model="nested@1.0.0", send_to=("p",))
+    place = {"name": "p", "ae_title": "P", "host": "127.0.0.1", "port": 1, "results": ["labelmap"]}
+    settings = Settings(destinations=[place], models={"path": tmp_path / "models"}).model_copy(
+        update={"routes": (route,)}
+    )
+    node = Node(tmp_path, make_registry(settings), routes=(route,), destinations=[place])
+    node.receive(factories.ct_series(4))
+    assert node.step() == 1
+    node.close()
+    worker = Worker(settings, tmp_path)
+    try:
+        fallback.note_kinds(worker.ledger, "p", {"labelmap": True})  # it took those of others
+        assert worker.runner.run_one()
+        assert [(row.wanted, row.result.kind) for row in Delivery.select()] == [("seg", "seg")]
+    finally:
+        worker.close()
