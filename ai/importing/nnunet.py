@@ -30,11 +30,13 @@ class NnunetOptions(Options):
         configuration: Such as ``3d_fullres``; told by the folder's name where that has it.
         folds: Which folds; the mean of their scores is taken. All that are there unless given.
         checkpoint: File name of the checkpoint in the folder of a fold.
+        overlap: Regions stay whole and overlap, in place of being painted one over another.
     """
 
     configuration: str | None = None
     folds: tuple[str, ...] = ()
     checkpoint: str = "checkpoint_final.pth"
+    overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _read(source: Path, options: NnunetOptions) -> Draft:
     trained = open_trained(source, options)
     checkpoints = _checkpoints(trained, options)
     inputs, problems = _inputs(trained)
-    answer = heads(trained.plans, trained.dataset)
+    answer = heads(trained.plans, trained.dataset, overlap=options.overlap)
     _check_left_out(answer, options)
     patch = tuple(int(size) for size in trained.configuration["patch_size"])
     known: Tree = {"basis": "trained", "inputs": inputs, "output": _output(trained, answer)}
@@ -240,8 +242,8 @@ _SCHEMES = {
 
 
 def _check_left_out(answer: Heads, options: Options) -> None:
-    overlap = answer.labels["select"] == "threshold"
-    if overlap and (left := sorted(set(options.leave_out) & set(answer.segments))):
+    painted = answer.labels["select"] == "threshold" and not answer.labels.get("overlap")
+    if painted and (left := sorted(set(options.leave_out) & set(answer.segments))):
         raise ModelFileError(
             f"regions are painted one over another, so none can be left out: {', '.join(left)}"
         )

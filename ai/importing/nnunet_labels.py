@@ -31,7 +31,7 @@ class Heads:
     segments: Tree
 
 
-def heads(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> Heads:
+def heads(plans: Mapping[str, Any], dataset: Mapping[str, Any], *, overlap: bool = False) -> Heads:
     """What ``labels`` and ``regions_class_order`` of ``dataset.json`` say of the output.
 
     With a label that is a list of several class numbers all of them are regions: a channel each in
@@ -40,8 +40,15 @@ def heads(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> Heads:
     ones before it (nnU-Net v2, ``LabelManager``). Without one it is a softmax over consecutive
     labels, whose highest is taken.
 
+    Args:
+        plans: ``plans.json``.
+        dataset: ``dataset.json``.
+        overlap: Regions are not painted but stay whole, each with all that is above 0.5 in its
+            channel.
+
     Raises:
-        ModelFileError: They contradict themselves, or the plans name another rule.
+        ModelFileError: They contradict themselves, the plans name another rule, or labels that
+            exclude each other shall overlap.
     """
     rule = str(plans.get("label_manager", "LabelManager"))
     if rule != "LabelManager":
@@ -52,7 +59,9 @@ def heads(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> Heads:
         if name != "ignore"
     }
     if any(len(numbers) > 1 for numbers in named.values()):
-        return _regions(named, dataset.get("regions_class_order"))
+        return _regions(named, dataset.get("regions_class_order"), overlap=overlap)
+    if overlap:
+        raise ModelFileError("import.overlap is for regions, and these labels exclude each other")
     return _labels({name: number for name, (number,) in named.items()})
 
 
@@ -64,7 +73,7 @@ def _labels(named: Mapping[str, int]) -> Heads:
     return Heads(len(named), {"activation": "softmax", "select": "argmax"}, _by_label(segments))
 
 
-def _regions(named: Mapping[str, Sequence[int]], order: object) -> Heads:
+def _regions(named: Mapping[str, Sequence[int]], order: object, *, overlap: bool) -> Heads:
     held = {name: set(numbers) for name, numbers in named.items() if set(numbers) != {0}}
     painted = [int(number) for number in order] if isinstance(order, list) else []
     if len(painted) != len(held) or len(set(painted)) != len(held) or min(painted) < 1:
@@ -75,10 +84,12 @@ def _regions(named: Mapping[str, Sequence[int]], order: object) -> Heads:
     segments: Tree = {}
     for number, painted_as in enumerate(sorted(painted), 1):
         place = places[painted_as]
-        name = _left_of(names[place], names[place + 1 :], held)
-        own = segment(number, name, place)
-        segments[name] = own | {"threshold": _ABOVE_HALF, "priority": place}
-    return Heads(len(held), {"activation": "sigmoid", "select": "threshold"}, _by_label(segments))
+        name = names[place] if overlap else _left_of(names[place], names[place + 1 :], held)
+        own = segment(number, name, place) | {"threshold": _ABOVE_HALF}
+        segments[name] = own if overlap else own | {"priority": place}
+    labels: Tree = {"activation": "sigmoid", "select": "threshold"}
+    labels |= {"overlap": True} if overlap else {}
+    return Heads(len(held), labels, _by_label(segments))
 
 
 def _left_of(name: str, later: Sequence[str], held: Mapping[str, set[int]]) -> str:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ai.engine import Engine
-from ai.importing.draft import Draft, completed, read_options, settled
+from ai.importing.draft import Draft, completed, settled
 from ai.importing.nnunet import NnunetOptions, read
 from ai.importing.nnunet_labels import heads
 from ai.models.graph import Graph
-from ai.package import MANIFEST, read_package
+from ai.package import MANIFEST, Package, read_package
 from ai.seal import sealed
 from ai.types import Volume
 from config.errors import ModelFileError
@@ -80,6 +80,36 @@ class Network:
         return np.asarray(np.tensordot(self.second, inner, 1), np.float32)
 
 
+def voxels_of(seed: int) -> NDArray[np.float32]:
+    """One patch of the plans, in which the corners keep the crop from taking anything away.
+
+    In the middle is a voxel on which each region is exactly one half, which is not painted.
+    """
+    voxels = np.random.default_rng(seed).normal(0, 1, (16, 24, 32)).astype(np.float32)
+    voxels[8, 12, 16] = 0.0
+    return voxels
+
+
+def imported(folder: Path, network: Network, dataset: dict[str, Any], **said: Any) -> Package:
+    """The package of a network trained on regions; `said` stands in ``[import]``."""
+    base = {
+        "normalization_schemes": ["NoNormalization"],
+        "resampling_fn_data_kwargs": {"order": 1},
+    }
+    source = write_nnunet(folder, {"configurations": {"base": base}}, dataset)
+    options = NnunetOptions(**said)
+    names = heads({}, dataset, overlap=options.overlap).segments.keys() - set(options.leave_out)
+    tables = [f'[output.segment."{name}"]{CODES}' for name in sorted(names)]
+    answers = answered(folder, "\n".join([ABOUT, *tables]))
+    draft = completed(read(source, options, answers.tree), answers, options)
+    text, _ = settled(draft, answers, "plans")
+    made = folder / "site" / "imported" / "1.0.0"
+    made.mkdir(parents=True)
+    (made / "model.onnx").write_bytes(network.graph())
+    (made / MANIFEST).write_text(sealed(text, made), "utf-8")
+    return read_package(made)
+
+
 @pytest.mark.feature("F25")
 @pytest.mark.parametrize("dataset", [BRATS, KIDNEY], ids=["nested", "out of order"])
 @pytest.mark.parametrize("seed", [3, 4, 8])
@@ -91,27 +121,9 @@ def test_regions_are_painted_as_nnunet_paints_them(
     seed: int,
 ) -> None:
     network = Network(seed)
-    base = {
-        "normalization_schemes": ["NoNormalization"],
-        "resampling_fn_data_kwargs": {"order": 1},
-    }
-    source = write_nnunet(tmp_path, {"configurations": {"base": base}}, dataset)
-    tables = [f'[output.segment."{name}"]{CODES}' for name in heads({}, dataset).segments]
-    answers = answered(tmp_path, "\n".join([ABOUT, *tables]))
-    draft = completed(
-        read(source, read_options(NnunetOptions, answers), answers.tree), answers, NnunetOptions()
-    )
-    text, _ = settled(draft, answers, "plans")
-    folder = tmp_path / "site" / "imported" / "1.0.0"
-    folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(network.graph())
-    (folder / MANIFEST).write_text(sealed(text, folder), "utf-8")
-    # One patch of the plans, in which the corners keep the crop from taking anything away; in the
-    # middle a voxel on which each region is exactly one half, which is not painted.
-    voxels = np.random.default_rng(seed).normal(0, 1, (16, 24, 32)).astype(np.float32)
-    voxels[8, 12, 16] = 0.0
+    voxels = voxels_of(seed)
     volume = make_volume(voxels, spacing=(3.0, 0.8, 0.7))
-    answer = engine.run(read_package(folder), {"image": volume})
+    answer = engine.run(imported(tmp_path, network, dataset), {"image": volume})
     expected = painted(network(voxels), dataset["regions_class_order"])
     assert expected[8, 12, 16] == 0
     assert len(np.unique(expected)) == 4
@@ -149,6 +161,44 @@ def test_a_region_is_named_for_what_is_left_of_it(tmp_path: Path) -> None:
         "c": 2,
         "a without b and c": 3,
     }
+
+
+def test_regions_that_overlap_stay_what_they_are(tmp_path: Path) -> None:
+    known = drafted(tmp_path / "a", KIDNEY, overlap=True).known["output"]
+    assert known["labels"]["overlap"] is True
+    shown = {
+        name: (each["number"], each.get("channel", each["number"]))
+        for name, each in known["segment"].items()
+    }
+    assert shown == {"kidney": (1, 0), "tumor": (2, 2), "mass": (3, 1)}
+    assert not any("priority" in each for each in known["segment"].values())
+    with pytest.raises(ModelFileError, match=r"import\.overlap is for regions"):
+        drafted(tmp_path / "b", {"labels": {"background": 0, "spleen": 1}}, overlap=True)
+
+
+@pytest.mark.feature("F25")
+@pytest.mark.parametrize("left_out", [(), ("mass",), ("tumor",)], ids=["all", "mass", "tumor"])
+def test_each_region_has_all_that_its_channel_has_above_one_half(
+    tmp_path: Path,
+    make_volume: Callable[..., Volume],
+    engine: Engine,
+    left_out: tuple[str, ...],
+) -> None:
+    network, regions = Network(4), ("kidney", "mass", "tumor")
+    package = imported(tmp_path, network, KIDNEY, overlap=True, leave_out=left_out)
+    voxels = voxels_of(4)
+    answer = engine.run(package, {"image": make_volume(voxels, spacing=(3.0, 0.8, 0.7))})
+    assert answer.overlap
+    channels = {
+        name: 1 / (1 + np.exp(-scores)) > 0.5
+        for name, scores in zip(regions, network(voxels), strict=True)
+    }
+    assert {each.label for each in answer.segments} == set(regions) - set(left_out)
+    for each in answer.segments:
+        assert np.array_equal(answer.mask(each.number), channels[each.label])
+    held = sum(channels[each.label].astype(int) for each in answer.segments)
+    assert answer.segments_overlap == (held.max() > 1)
+    assert left_out or answer.segments_overlap
 
 
 def test_a_list_of_one_number_is_a_label_like_others(tmp_path: Path) -> None:
