@@ -217,7 +217,7 @@ label = "{name}"
 channel = {number - 1}
 category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
 type = ["108369006", "SCT", "Tumor"]
-color = [{80 * number}, 60, 60]
+color = [{80 * number % 256}, 60, 60]
 description = "Brighter than what lies around it."
 severity = 0.5
 {of_each}

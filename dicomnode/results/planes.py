@@ -56,12 +56,12 @@ def largest_planes(answer: Answer, volume: Volume) -> Iterator[Plane]:
     for finding in answer.findings:
         if finding.segment is None:
             continue
-        mask = answer.mask(finding.segment)
-        areas = [int(np.count_nonzero(plane)) for plane in mask]
+        masks = (answer.mask(finding.segment, index) for index in range(len(labels)))
+        areas = [int(np.count_nonzero(mask)) for mask in masks]
         if not any(areas):
             continue
         index = int(np.argmax(areas))
-        (outline,) = trace(_largest_part(mask[index]))
+        (outline,) = trace(_largest_part(answer.mask(finding.segment, index)))
         if len(outline) > MOST_POINTS:
             continue
         pixels = _area(outline)
