@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -23,8 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ai.package import read_package
 from ai.seal import renew
+from ai.types import Volume
 from config.errors import SettingsError
 from dicomnode.cli.common import START_CHECKS, read_settings
+from tests.model_packages import measuring
 from tests.model_versions import new_version
 from tests.unit.dicomnode.cli.conftest import Done, Run
 
@@ -184,6 +187,35 @@ def test_a_version_whose_proof_fails_stays_where_it_is(site: Site) -> None:
         assert said in site("verify", reference, code=1).err
     assert site.stands() == {V1: "production", V2: "development", V3: "development"}
     assert site.events()[-1] == ("model.refused", f"model:{V3}", "failure")
+
+
+@pytest.mark.feature("F06")
+def test_a_version_whose_results_fail_the_gate_is_not_promoted(site: Site) -> None:
+    values = np.full((1, 8, 8), -5, np.int16)
+    below = Volume(values, "1", None, (None, None, None), (-100.0, 100.0))
+    site("add", measuring(site.folder / "source", below, modality="CR", units="1").folder)
+    said = "golden case flat: its results fail the gate: value: sr: a size is negative"
+    refused = site("promote", "measuring@1.0.0", code=1)
+    assert said in refused.err
+    assert refused.err.endswith("measuring@1.0.0 stays where it is.\n")
+    assert said in site("verify", "measuring@1.0.0", code=1).err
+    (row,) = json.loads(site("verify", "measuring@1.0.0", "--json", code=1).out)
+    assert row["cases"] == {"flat": []}
+    assert row["results"]["flat"]["problems"]
+
+
+def test_what_the_golden_cases_do_not_show_is_told(site: Site) -> None:
+    values = np.full((1, 8, 8), 5, np.int16)
+    nowhere = Volume(values, "[hnsf'U]", None, (None, None, None), (-100.0, 100.0))
+    source = measuring(site.folder / "source", nowhere, modality="CT", units="[hnsf'U]").folder
+    site("add", source)
+    said = "golden case flat does not show what its results look like: "
+    promoted = site("promote", "measuring@1.0.0")
+    assert promoted.out.endswith("1 golden case as expected on CPUExecutionProvider.\n")
+    assert promoted.err.startswith(said)
+    verified = site("verify", "measuring@1.0.0")
+    assert verified.out == "measuring@1.0.0 flat: as expected\n"
+    assert said in verified.err
 
 
 def test_a_graph_that_is_not_what_the_manifest_says_is_not_promoted(site: Site) -> None:
