@@ -27,6 +27,8 @@ from ai.seal import renew
 from ai.types import Volume
 from config.errors import SettingsError
 from dicomnode.cli.common import START_CHECKS, read_settings
+from dicomnode.node import Node
+from tests import factories
 from tests.model_packages import measuring
 from tests.model_versions import new_version
 from tests.unit.dicomnode.cli.conftest import Done, Run
@@ -166,6 +168,45 @@ def test_a_retired_model_is_no_reason_not_to_start(site: Site) -> None:
         "routes.0.model",
         "routes.0.canary_model",
     ]
+
+
+@pytest.mark.feature("F15")
+def test_a_canary_that_answers_nobody_is_told_and_no_reason_not_to_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site("add", site.source("2.0.0"))
+    text = site.config.read_text()
+    named = text.replace("canary = 10", f'canary = 100\ncanary_model = "{V2}"')
+    site.config.write_text(named)
+    said = f"the canary {V2} answers nobody: it is in development"
+    image = factories.write(factories.cr_image(), site.folder / "image")[0]
+
+    def medai(*command: object) -> Done:
+        return site._medai(*command, "--config", site.config)
+
+    wrong = medai("config", "check")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert f"routes.0.canary_model: found {V2!r}; {said}" in wrong.err
+    assert f"Goes to {V1}; {said}" in medai("explain", image).out
+    monkeypatch.setattr(Node, "run", lambda self, on_ready: None)
+    monkeypatch.setattr("dicomnode.node.start_logging", lambda data_dir: None)
+    started = medai("run")
+    assert started.code == 0
+    assert started.err == f"The route 'Radiographs' goes on without its canary: {said}.\n"
+    site("promote", V2)
+    assert medai("config", "check").code == 0
+    assert f"Goes to {V2}" in medai("explain", image).out
+    assert medai("run").err == ""
+
+
+def test_a_canary_of_another_model_is_a_fault(site: Site) -> None:
+    text = site.config.read_text()
+    site.config.write_text(text.replace("canary = 10", 'canary_model = "ct-tissue@1.0.0"'))
+    said = "a canary is another version of the model of its route, xr-quality"
+    for command in (("config", "check"), ("run",)):
+        wrong = site._medai(*command, "--config", site.config)
+        assert wrong.code == 2
+        assert f"routes.0.canary_model: found 'ct-tissue@1.0.0'; {said}" in wrong.err
 
 
 def test_a_version_whose_proof_fails_stays_where_it_is(site: Site) -> None:
