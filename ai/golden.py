@@ -11,7 +11,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,12 @@ class GoldenReport:
         return bool(self.cases) and all(case.passed for case in self.cases)
 
 
-def verify(package: Package, engine: Engine, deadline_seconds: float | None = None) -> GoldenReport:
+def verify(
+    package: Package,
+    engine: Engine,
+    deadline_seconds: float | None = None,
+    seen: Callable[[Case, Answer], None] = lambda case, answer: None,
+) -> GoldenReport:
     """Runs every golden case of a package, and each again with every variant of its graph.
 
     Graph and variants are run on what is there, whatever they are made for: this shows that they
@@ -111,6 +116,7 @@ def verify(package: Package, engine: Engine, deadline_seconds: float | None = No
         package: The model.
         engine: Runs it.
         deadline_seconds: Time limit of one case; None for no limit.
+        seen: Called with each case and what was said of it, expected or not.
 
     Raises:
         ModelFileError: A file of a case is not the one the manifest names, or cannot be read.
@@ -119,7 +125,7 @@ def verify(package: Package, engine: Engine, deadline_seconds: float | None = No
     provider = None
     for variant in (None, *package.manifest.variants):
         for case in read_cases(package):
-            result, runs = _tried(package, engine, case, variant, deadline_seconds)
+            result, runs = _tried(package, engine, case, variant, deadline_seconds, seen=seen)
             results.append(result)
             provider = runs if variant is None and runs else provider
     return GoldenReport(package.manifest.reference, package.digest, provider, tuple(results))
@@ -131,6 +137,8 @@ def _tried(
     case: Case,
     variant: Variant | None,
     deadline_seconds: float | None,
+    *,
+    seen: Callable[[Case, Answer], None],
 ) -> tuple[CaseResult, str | None]:
     # Named, for where a variant takes its place the model's own graph is proved all the same.
     graph = package.manifest.graph
@@ -147,6 +155,7 @@ def _tried(
         answer = engine.run(package, inputs, deadline_seconds, graph=graph)
     except InferenceError as error:
         return CaseResult(case.name, (str(error),)), None
+    seen(case, answer)
     return _compare(case, answer), answer.provider
 
 

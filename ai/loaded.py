@@ -87,6 +87,7 @@ class LoadedModel:
         stacked: Inputs whose first axis counts items, any number of them.
         cuttable: Items are independent in shape: a run may be cut into several and its results
             put together.
+        counted: Outputs of findings whose first axis counts images, any number of them.
         usage: What it does now.
         staging: Page-locked memory for its inputs, on a GPU.
         alone: Another session of the graph, with a thread for every core, for runs that have the
@@ -104,6 +105,7 @@ class LoadedModel:
     outputs: tuple[str, ...]
     stacked: frozenset[str]
     cuttable: bool
+    counted: frozenset[str]
     usage: Usage
     staging: Staging | None = None
     alone: ort.InferenceSession | None = None
@@ -219,7 +221,18 @@ class LoadedModel:
                 self.usage.running -= 1
                 self.usage.last = time.monotonic()
                 self.usage.resting = False
-        return dict(zip(self.outputs, values, strict=True))
+        made = dict(zip(self.outputs, values, strict=True))
+        if self.items(feeds) == 1:
+            self._check_one_answer(made)
+        return made
+
+    def _check_one_answer(self, made: Tensors) -> None:
+        # The first of several rows would be taken for the answer, whatever the others say.
+        for name in self.counted:
+            rows = np.shape(made[name])[:1]
+            if rows not in {(), (1,)}:
+                text = f"{self.reference} gave {rows[0]} rows of {name} for one image"
+                raise InferenceError(f"{text}: which of them is its answer cannot be told")
 
     def _told(self, error: Exception) -> InferenceError:
         if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from ai.footprint import held, profiled
 from ai.loaded import RUNTIME_ERRORS, LoadedModel, Tensors, Usage, check_graph, one_line
 from ai.package import Package
 from ai.pinned import cuda_staging
+from ai.shapes import Described
 from ai.variants import Provider
 from config.errors import InferenceError
 
@@ -257,6 +258,7 @@ class SessionCache:
         check_graph(manifest, session)
         outputs = manifest.output.tensors()
         stacked, cuttable = _items(session, {spec.tensor for spec in manifest.inputs}, outputs)
+        answers = {name for entry in manifest.output.finding for name in entry.tensors()}
         loaded = LoadedModel(
             package=package,
             graph=graph,
@@ -267,6 +269,7 @@ class SessionCache:
             outputs=outputs,
             stacked=stacked,
             cuttable=cuttable,
+            counted=_open(session.get_outputs()) & answers,
             usage=Usage(most=manifest.input.batch),
             staging=None if provider == "cpu" else cuda_staging(),
         )
@@ -363,10 +366,12 @@ def _items(
     session: ort.InferenceSession, inputs: set[str], outputs: tuple[str, ...]
 ) -> tuple[frozenset[str], bool]:
     """Inputs whose first axis counts items, and whether every output has one as well."""
-    shapes = {entry.name: entry.shape for entry in (*session.get_inputs(), *session.get_outputs())}
+    stacked = _open(session.get_inputs()) & inputs
+    return stacked, stacked == inputs and _open(session.get_outputs()).issuperset(outputs)
 
-    def counts(name: str) -> bool:
-        return bool(shapes[name]) and not isinstance(shapes[name][0], int)
 
-    stacked = frozenset(name for name in inputs if counts(name))
-    return stacked, stacked == inputs and all(counts(name) for name in outputs)
+def _open(entries: Sequence[Described]) -> frozenset[str]:
+    """Names of those whose first axis the graph leaves open: it counts items."""
+    return frozenset(
+        entry.name for entry in entries if entry.shape and not isinstance(entry.shape[0], int)
+    )

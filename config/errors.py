@@ -115,7 +115,13 @@ class ContentError(SeriesError):
 
 
 class ModelError(MedAIError):
-    """A model package or its run is at fault."""
+    """A model package or its run is at fault.
+
+    Attributes:
+        by: ``name@version`` of the one at fault, where it is another than was to answer.
+    """
+
+    by: str | None = None
 
 
 class ManifestError(_FaultsError, ModelError):

@@ -369,25 +369,37 @@ def start_logging(data_dir: Path, level: str = "info") -> None:
 def _receiver_main(
     settings: Settings, data_dir: Path, kept_tls: TlsSettings | None, *rest: Any
 ) -> None:
-    from dicomnode.net.scp import run_receiver  # noqa: PLC0415 - each process loads its own room
+    def main(*given: Any) -> None:
+        from dicomnode.net.scp import run_receiver  # noqa: PLC0415 - each process loads its room
 
-    _run_logged(partial(run_receiver, kept_tls=kept_tls), settings, data_dir, *rest)
+        run_receiver(*given, kept_tls=kept_tls)
+
+    _run_logged(main, settings, data_dir, *rest)
 
 
 def _worker_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
-    from dicomnode.work.worker import run_worker  # noqa: PLC0415
+    def main(*given: Any) -> None:
+        from dicomnode.work.worker import run_worker  # noqa: PLC0415
 
-    _run_logged(run_worker, settings, data_dir, *rest)
+        run_worker(*given)
+
+    _run_logged(main, settings, data_dir, *rest)
 
 
 def _web_main(settings: Settings, data_dir: Path, *rest: Any) -> None:
-    from dicomnode.web.service import run_web  # noqa: PLC0415
+    def main(*given: Any) -> None:
+        from dicomnode.web.service import run_web  # noqa: PLC0415
 
-    _run_logged(run_web, settings, data_dir, *rest)
+        run_web(*given)
+
+    _run_logged(main, settings, data_dir, *rest)
 
 
 def _run_logged(main: Callable[..., None], settings: Settings, data_dir: Path, *rest: Any) -> None:
-    """The border of a process: multiprocessing would print a trace past the redactor."""
+    """The border of a process: multiprocessing would print a trace past the redactor.
+
+    What the process loads is loaded inside it too.
+    """
     start_logging(data_dir)
     try:
         main(settings, data_dir, *rest)

@@ -66,14 +66,14 @@ def _return(ledger: Ledger, query: Any, crashed: bool) -> int:
                 reason = "its process died" if crashed else "its process was stopped"
                 change.move(job, "queued", reason=reason, **values)
         if crashed and len(jobs) == 1:  # of several nobody knows which one it was
-            _blame(change, jobs[0], "its process died", jitter=1.0)
+            _blame(change, jobs[0].model, "its process died", jitter=1.0)
         return len(jobs)
 
 
-def _blame(change: Change, job: Job, reason: str, *, jitter: float) -> None:
-    """A job failed by its model's fault."""
-    failures = MODELS.failures_of(job.model) + 1
-    MODELS.failed(change, job.model, reason, change.now + BACKOFF.delay(failures, jitter))
+def _blame(change: Change, model: str, reason: str, *, jitter: float) -> None:
+    """A job failed by a model's fault."""
+    failures = MODELS.failures_of(model) + 1
+    MODELS.failed(change, model, reason, change.now + BACKOFF.delay(failures, jitter))
 
 
 def start_validating(ledger: Ledger, job: Job) -> None:
@@ -91,6 +91,7 @@ def finish(
     *,
     reason: str | None = None,
     outcome: Outcome | None = None,
+    beside: str | None = None,
 ) -> None:
     """Make a job ready with its results and queue their deliveries, all at once.
 
@@ -102,6 +103,7 @@ def finish(
         seconds: Time by stage.
         reason: Why a human look is asked for, without patient identifiers.
         outcome: What the model answered, for its figures.
+        beside: ``name@version`` of another model that did its part in the job.
     """
     with ledger.transaction() as change:
         rows = outbox.add_results(change, job, results)
@@ -115,7 +117,8 @@ def finish(
             finished_at=change.now,
             seconds=json.dumps(dict(seconds)),
         )
-        MODELS.succeeded(change, job.model)
+        for model in filter(None, (job.model, beside)):
+            MODELS.succeeded(change, model)
         if outcome is not None:
             figures.record(change, job, outcome, seconds)
 
@@ -141,7 +144,7 @@ def fail(
     max_attempts: int,
     retry: bool,
     jitter: float,
-    by_model: bool = False,
+    blamed: str | None = None,
 ) -> None:
     """Note a failed attempt: back to the queue with a growing delay, or failed for good.
 
@@ -152,12 +155,13 @@ def fail(
         max_attempts: Attempts before the job has failed.
         retry: False where another attempt cannot help.
         jitter: In [0, 1), spreads the delay over its upper half.
-        by_model: It is the model's fault and counts against it, once a job.
+        blamed: ``name@version`` of the model whose fault it is; it counts against that one, once a
+            job.
     """
     with ledger.transaction() as change:
         failures = job.failures + 1
-        if by_model and (failures == 1 or not MODELS.is_closed(job.model)):
-            _blame(change, job, reason, jitter=jitter)
+        if blamed is not None and (failures == 1 or not MODELS.is_closed(blamed)):
+            _blame(change, blamed, reason, jitter=jitter)
         if retry and failures < max_attempts:
             later = change.now + BACKOFF.delay(failures, jitter)
             change.move(

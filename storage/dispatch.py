@@ -2,8 +2,8 @@
 
 What runs in shadow waits until no live job may start.
 
-What may not run now holds up nothing else: jobs of a model that is at its limit or whose circuit
-breaker is open, and jobs of a route that is paused.
+What may not run now holds up nothing else: jobs of a model that is at its limit, jobs that need one
+whose circuit breaker is open, and jobs of a route that is paused.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ class Limits:
         jobs: How many jobs; None for any number.
         models: How many jobs of a model, by its name; its versions count together.
         paused: Names of routes of which none may start.
+        beside: ``name@version`` of the model that jobs of a route need beside their own, by the
+            route's name.
     """
 
     jobs: int | None = None
     models: Mapping[str, int] = field(default_factory=dict)
     paused: Collection[str] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_LIMITS = Limits()
@@ -67,7 +70,8 @@ def claim(
         job = _next(change.now, limits)
         if job is None:
             return None
-        MODELS.begin(change, job.model, 1)
+        for model in filter(None, (job.model, limits.beside.get(job.route))):
+            MODELS.begin(change, model, 1)
         change.move(
             job,
             "running",
@@ -90,7 +94,8 @@ def _next(now: float, limits: Limits) -> Job | None:
     if full or any(job.crashes for job in running):
         return None
     free = [model for model in models if _may_run(model, now, running, limits)]
-    waiting &= Job.model.in_(free) & Job.route.not_in(list(limits.paused))
+    held = [*limits.paused, *_held(now, running, limits)]
+    waiting &= Job.model.in_(free) & Job.route.not_in(held)
     suspect: Job | None = Job.select().where(waiting & (Job.crashes > 0)).order_by(Job.id).first()
     if suspect is not None:
         return None if running else suspect
@@ -106,10 +111,22 @@ def _may_run(model: str, now: float, running: Sequence[Job], limits: Limits) -> 
     limit = limits.models.get(name)
     if limit is not None and sum(_name(job.model) == name for job in running) >= limit:
         return False
-    if MODELS.is_closed(model):
-        return True
+    return _is_let_through(model, now, any(job.model == model for job in running))
+
+
+def _held(now: float, running: Sequence[Job], limits: Limits) -> list[str]:
+    """Routes whose jobs need a model beside their own that is left in peace."""
+    busy = {limits.beside.get(job.route) for job in running}
+    return [
+        route
+        for route, model in limits.beside.items()
+        if not _is_let_through(model, now, model in busy)
+    ]
+
+
+def _is_let_through(model: str, now: float, busy: bool) -> bool:
     # Of one that failed again and again a single job is tried.
-    return MODELS.lets_through(model, now) and all(job.model != model for job in running)
+    return MODELS.is_closed(model) or (MODELS.lets_through(model, now) and not busy)
 
 
 def _name(reference: str) -> str:

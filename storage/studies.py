@@ -80,11 +80,8 @@ def ask_again(ledger: Ledger, series_instance_uid: str, actor: str) -> bool:
         False where there is none of that UID, or a live job on it has answered or may do so yet.
     """
     with ledger.transaction() as change:
-        series = Series.get_or_none(
-            (Series.series_instance_uid == series_instance_uid)
-            & Series.state.in_(["routed", "skipped"])
-        )
-        if series is None or _has_answer(series):
+        series = _unanswered().where(Series.series_instance_uid == series_instance_uid).first()
+        if series is None:
             return False
         reason = "it was asked for again"
         if series.study.state == "settled":
@@ -94,15 +91,22 @@ def ask_again(ledger: Ledger, series_instance_uid: str, actor: str) -> bool:
         return True
 
 
-def _has_answer(series: Series) -> bool:
-    return bool(
-        Job.select()
-        .where(
-            (Job.series == series)
-            & (Job.mode == "live")
-            & Job.state.in_(["queued", "running", "validating", "ready"])
-        )
-        .exists()
+def unanswered(since: float = 0.0) -> list[str]:
+    """UIDs of the series that `ask_again` takes, the oldest first.
+
+    Args:
+        since: Only those of which something came since.
+    """
+    found = _unanswered().where(Series.last_object_at >= since).order_by(Series.last_object_at)
+    return [series.series_instance_uid for series in found]
+
+
+def _unanswered() -> Any:
+    answered = Job.select(Job.series).where(
+        (Job.mode == "live") & Job.state.in_(["queued", "running", "validating", "ready"])
+    )
+    return Series.select().where(
+        Series.state.in_(["routed", "skipped"]) & Series.series_instance_uid.not_in(answered)
     )
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
+from ai.golden import Case, write_case
 from ai.models.graph import Graph
 from ai.package import MANIFEST, Package, read_package
 from ai.seal import sealed
+from ai.types import Volume
 
 IMAGE = ("N", 1, "H", "W")
 VOLUME = ("N", 1, "D", "H", "W")
@@ -130,6 +132,23 @@ activation = "sigmoid"
 select = "threshold"
 overlap = {overlap}
 {more}
+"""
+
+
+MEASURED = """
+[output]
+task = "measurement"
+
+[[output.finding]]
+name = "thickness"
+category = ["49755003", "SCT", "Morphologically Abnormal Structure"]
+type = ["52988006", "SCT", "Lesion"]
+description = "The mean of the image, called a length."
+
+[[output.finding.measurement]]
+tensor = "y"
+name = ["118565006", "SCT", "Volume"]
+unit = ["mL", "UCUM", "mL"]
 """
 
 
@@ -254,3 +273,33 @@ def write_package(
         (folder / name).write_bytes(content)
     (folder / MANIFEST).write_text(sealed(manifest, folder), "utf-8")
     return read_package(folder)
+
+
+def measuring(models: Path, volume: Volume, *, modality: str, units: str) -> Package:
+    """A model that gives the mean of an image in mL, and a golden case that expects just that.
+
+    Args:
+        models: The folder of packages.
+        volume: The image of the golden case, one slice.
+        modality: What the model takes.
+        units: The same.
+    """
+    g = Graph("mean")
+    mean = g.op("ReduceMean", "x", g.whole(1, 2, 3), keepdims=0)
+    g.named("Unsqueeze", [mean, g.whole(1)], ["y"])
+    graph = g.serialized([("x", TensorProto.FLOAT, IMAGE)], [("y", TensorProto.FLOAT, ("N", 1))])
+    folder = models / "measuring" / "1.0.0"
+    golden = folder / "golden"
+    golden.mkdir(parents=True)
+    finding = {
+        "name": "thickness",
+        "confidence": None,
+        "measurements": [float(volume.voxels.mean())],
+        "evaluations": [],
+        "region": None,
+    }
+    write_case(golden, Case("flat", volume, None, [finding], 0.0, 1e-6))
+    files = {f"golden/{path.name}": path.read_bytes() for path in golden.iterdir()}
+    manifest = head("measuring", basis="rules")
+    manifest += primary_input(WHOLE, modality=modality, units=units) + MEASURED
+    return write_package(folder, graph, manifest, files)

@@ -18,6 +18,7 @@ from config.load import Check, load_settings
 from config.schema import RouteInputSettings, RouteSettings, Settings
 
 if TYPE_CHECKING:
+    from ai.registry import Registry
     from storage.db import Ledger
 
 ConfigFile = Annotated[
@@ -65,13 +66,14 @@ def model_faults(settings: Settings, *, usable: bool) -> Iterator[tuple[str, str
     Args:
         settings: The settings.
         usable: Also those that name one which is there and does not serve: it is faulty or retired,
-            or no version is in production. That is no reason not to receive.
+            no version is in production, or a canary is in development. That is no reason not to
+            receive.
     """
     from dicomnode.work.models import make_registry  # noqa: PLC0415
 
     registry = make_registry(settings, prove=usable)
     for number, route in enumerate(settings.routes):
-        named = {"model": route.model, "canary_model": route.canary_model, "shadow": route.shadow}
+        named = {"model": route.model, "shadow": route.shadow}
         if route.burned_in != "off":
             named["burned_in"] = settings.models.text_model
         for key, reference in named.items():
@@ -82,6 +84,31 @@ def model_faults(settings: Settings, *, usable: bool) -> Iterator[tuple[str, str
                     if not usable and registry.knows(reference):
                         continue
                     yield f"routes.{number}.{key}", repr(reference), str(error)
+        wrong = _canary_fault(route, registry, usable=usable)
+        if wrong is not None:
+            yield f"routes.{number}.canary_model", repr(route.canary_model), wrong
+
+
+def _canary_fault(route: RouteSettings, registry: Registry, *, usable: bool) -> str | None:
+    from dicomnode.series.split import silent_canary  # noqa: PLC0415
+
+    canary, name = route.canary_model, route.model.partition("@")[0]
+    if canary is not None and canary.partition("@")[0] != name:
+        return f"a canary is another version of the model of its route, {name}"
+    known = canary is not None and registry.knows(canary)
+    return None if known and not usable else silent_canary(route, registry)
+
+
+def silent_canaries(settings: Settings) -> Iterator[str]:
+    """Routes whose canary answers nobody, one sentence each: they go on without it."""
+    from dicomnode.series.split import silent_canary  # noqa: PLC0415
+    from dicomnode.work.models import make_registry  # noqa: PLC0415
+
+    registry = make_registry(settings, prove=False)
+    for route in settings.routes:
+        why = silent_canary(route, registry)
+        if why is not None:
+            yield f"The route {route.name!r} goes on without its canary: {why}."
 
 
 def certificate_faults(settings: Settings) -> Iterator[tuple[str, str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -77,7 +78,15 @@ def promote(
     nudge(ledger.data_dir, "worker")
     cases, provider = (len(proof.golden.cases), proof.golden.provider) if proof.golden else (0, "")
     plural = "" if cases == 1 else "s"
-    say(f"{version} is in {goes}: {cases} golden case{plural} as expected on {provider}.")
+    passed = passed_by(sorted({kind for each in proof.rehearsals for kind in each.kinds}))
+    say(f"{version} is in {goes}: {cases} golden case{plural} as expected on {provider}{passed}.")
+    for sentence in proof.not_shown:
+        complain(sentence)
+
+
+def passed_by(kinds: Sequence[str]) -> str:
+    """The end of a sentence on golden cases: which of their results passed the gate."""
+    return f", and at the gate as {', '.join(kinds)}" if kinds else ""
 
 
 def rollback(

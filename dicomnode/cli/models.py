@@ -21,6 +21,7 @@ from dicomnode.cli.common import (
 )
 from dicomnode.cli.comparing import compare
 from dicomnode.cli.importing import import_model
+from dicomnode.cli.life import passed_by
 from dicomnode.cli.reference import make_reference
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def verify(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove models here: files, manifest against graph, golden cases, signature if demanded."""
+    """Prove models here: files, graph, golden cases, their results, signature if demanded."""
     from dicomnode.work.life import prove  # noqa: PLC0415
     from dicomnode.work.models import make_engine, make_registry  # noqa: PLC0415
 
@@ -135,16 +136,25 @@ def _proof_row(proof: Proof) -> dict[str, Any]:
         "provider": proof.golden.provider if proof.golden else None,
         "signed_by": proof.signed_by,
         "cases": {case.name: list(case.problems) for case in cases},
+        "results": {
+            each.case: {
+                "kinds": list(each.kinds),
+                "problems": list(each.problems),
+                "not_shown": each.not_shown,
+            }
+            for each in proof.rehearsals
+        },
         "problems": list(proof.problems),
     }
 
 
 def _tell(proof: Proof) -> None:
     reference = proof.package.manifest.reference
+    made = {each.case: each.kinds for each in proof.rehearsals}
     for case in proof.golden.cases if proof.golden else ():
         if case.passed:
-            say(f"{reference} {case.name}: as expected")
-    for problem in proof.problems:
+            say(f"{reference} {case.name}: as expected{passed_by(made[case.name])}")
+    for problem in (*proof.problems, *proof.not_shown):
         complain(f"{reference}: {problem}")
     if proof.signed_by:
         say(f"{reference} is signed by the key {proof.signed_by}")

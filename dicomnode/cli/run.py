@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dicomnode.cli.common import START_CHECKS, ConfigFile, read_settings, say
+from dicomnode.cli.common import (
+    START_CHECKS,
+    ConfigFile,
+    complain,
+    read_settings,
+    say,
+    silent_canaries,
+)
 
 
 def run(config: ConfigFile = None) -> None:
@@ -11,6 +18,8 @@ def run(config: ConfigFile = None) -> None:
     from dicomnode.state import NodeState  # noqa: PLC0415
 
     settings = read_settings(config, START_CHECKS)
+    for sentence in silent_canaries(settings):
+        complain(sentence)
 
     def ready(state: NodeState) -> None:
         host, port = state.dicom

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,6 +19,8 @@ from dicomnode.cli.common import (
     show_json,
     shown,
 )
+
+_MOMENTS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
 def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -148,10 +151,48 @@ def _switch(config: ConfigFile, route: str | None, *, paused: bool) -> None:
 
 
 def complete(
-    series: Annotated[str, typer.Argument(help="Series Instance UID.")],
+    series: Annotated[str | None, typer.Argument(help="Series Instance UID.")] = None,
     config: ConfigFile = None,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="Every series that no model answered.")
+    ] = False,
+    since: Annotated[
+        datetime | None,
+        typer.Option("--since", formats=_MOMENTS, help="Only those of which something came since."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; else they are counted.")] = False,
 ) -> None:
     """Take a series as it is now; one that no model answered goes to the models again."""
+    if (series is None) != skipped:
+        raise UsageError("give the UID of a series, or --skipped")
+    if not skipped and (since is not None or yes):
+        raise UsageError("--since and --yes go with --skipped")
+    if series is None:
+        _complete_all(config, since, yes)
+    else:
+        _complete_one(config, series)
+
+
+def _complete_all(config: ConfigFile, since: datetime | None, yes: bool) -> None:
+    from storage import studies  # noqa: PLC0415
+    from storage.nudge import nudge  # noqa: PLC0415
+
+    _, ledger = open_data(config)
+    found = studies.unanswered(0.0 if since is None else since.astimezone().timestamp())
+    if not yes:
+        say(f"{_many(len(found))} no answer of a model; --yes lets them be judged again.")
+        return
+    # One that a job answers at this moment is left alone.
+    asked = sum(studies.ask_again(ledger, uid, operator()) for uid in found)
+    nudge(ledger.data_dir, "worker")
+    say(f"{_many(asked)} no answer of a model and will be judged and routed again.")
+
+
+def _many(count: int) -> str:
+    return "1 series has" if count == 1 else f"{count} series have"
+
+
+def _complete_one(config: ConfigFile, series: str) -> None:
     from storage import studies  # noqa: PLC0415
     from storage.nudge import nudge  # noqa: PLC0415
     from storage.series import force  # noqa: PLC0415

@@ -158,16 +158,25 @@ def shared_groups(volume: Volume, source: Dataset) -> Dataset:
         measures = Dataset()
         measures.PixelSpacing = _decimals(spacing)
         if volume.affine is not None:
-            between = volume.spacing[0] or source.get("SliceThickness") or 1.0
-            thickness = source.get("SliceThickness") or between
-            (measures.SliceThickness,) = _decimals([thickness])
-            (measures.SpacingBetweenSlices,) = _decimals([between])
+            _add_depth(measures, volume, volume.affine, source)
         shared.PixelMeasuresSequence = [measures]
     if volume.affine is not None:
         orientation = Dataset()
         orientation.ImageOrientationPatient = _decimals(source.ImageOrientationPatient)
         shared.PlaneOrientationSequence = [orientation]
     return shared
+
+
+def _add_depth(
+    measures: Dataset, volume: Volume, affine: NDArray[np.float64], source: Dataset
+) -> None:
+    # PS3.3 C.7.6.16.2.1: a segmentation in space must have a thickness. Where nobody says one it is
+    # the step of the grid that the model saw; the spacing need not be there, and is not made up.
+    between = volume.spacing[0] or source.get("SliceThickness")
+    thickness = source.get("SliceThickness") or between or np.linalg.norm(affine[:3, 0])
+    (measures.SliceThickness,) = _decimals([thickness])
+    if between:
+        (measures.SpacingBetweenSlices,) = _decimals([between])
 
 
 def add_frame_groups(

@@ -11,6 +11,7 @@ from config.errors import ModelError
 from config.schema import RouteSettings
 
 LIVE, SHADOW = "live", "shadow"
+_MAY_ANSWER = ("validation", "production")
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,28 @@ def canary_of(route: RouteSettings, registry: Registry) -> Package | None:
     try:
         if route.canary_model is None:
             return registry.candidate(route.model.partition("@")[0])
-        package = registry.find(route.canary_model)
+        return None if silent_canary(route, registry) else registry.find(route.canary_model)
     except ModelError:
         return None
-    return package if registry.status(package) in ("validation", "production") else None
+
+
+def silent_canary(route: RouteSettings, registry: Registry) -> str | None:
+    """Why the canary that a route names answers nobody, as the end of a sentence; else None."""
+    if route.canary_model is None:
+        return None
+    try:
+        status = registry.status(registry.find(route.canary_model))
+    except ModelError as error:
+        return f"the canary {route.canary_model} answers nobody: {error}"
+    if status in _MAY_ANSWER:
+        return None
+    return f"the canary {route.canary_model} answers nobody: it is in {status}"
+
+
+def missed_canary(route: RouteSettings, study_instance_uid: str, registry: Registry) -> str | None:
+    """As `silent_canary`, of a study that it would answer; None for the others."""
+    on_side = on_canary_side(route, study_instance_uid)
+    return silent_canary(route, registry) if on_side else None
 
 
 def shadow_of(route: RouteSettings, live: Package | None, registry: Registry) -> Package | None:

@@ -15,7 +15,7 @@ from dicomnode.series.conditions import Outcome, compile_rule
 from dicomnode.series.headers import text
 from dicomnode.series.priors import Entries, contradiction
 from dicomnode.series.routing import Decision, decision_of
-from dicomnode.series.split import LIVE, SHADOW, shadow_of, versions_for
+from dicomnode.series.split import LIVE, SHADOW, missed_canary, shadow_of, versions_for
 from dicomnode.series.unit import Unit, UnitExplanation
 from dicomnode.series.volume import outline
 
@@ -67,7 +67,8 @@ class StudyExplanation:
     Attributes:
         package: The model that runs, or None.
         choices: One an input, the primary one first; none where the model is not there.
-        why_not: Why nothing runs, in plain words; None when it does.
+        why_not: Why nothing runs, or why the canary does not, in plain words; None where nothing
+            stands in the way.
         mode: ``live``, or ``shadow`` for what runs beside it and is not delivered.
     """
 
@@ -90,7 +91,8 @@ class StudyExplanation:
             return f"No model: {self.why_not}."
         given = ", ".join(f"{role} {unit.subject}" for role, unit in self.inputs.items())
         beside = " in shadow" if self.mode == SHADOW else ""
-        return f"Goes to {self.package.manifest.reference}{beside} with {given}."
+        lacking = f"; {self.why_not}" if self.why_not else ""
+        return f"Goes to {self.package.manifest.reference}{beside} with {given}{lacking}."
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `json`."""
@@ -154,6 +156,8 @@ def explain_study(
     else:
         tried = [_with(package, entries, route, earlier) for package in packages]
         found = next((each for each in tried if each.package is not None), tried[-1])
+        if found.package is not None:
+            found = replace(found, why_not=missed_canary(route, study, registry))
         yield found
         live = found.package
     shadow = shadow_of(route, live, registry)

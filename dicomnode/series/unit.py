@@ -20,7 +20,14 @@ from dicomnode.series.headers import slices_of, text
 from dicomnode.series.kinds import subject_of
 from dicomnode.series.quality import Quality, assess
 from dicomnode.series.routing import WHY_NOT_ROUTED, Answer, route_series
-from dicomnode.series.split import LIVE, SHADOW, Asked, shadow_of, versions_for
+from dicomnode.series.split import (
+    LIVE,
+    SHADOW,
+    Asked,
+    missed_canary,
+    shadow_of,
+    versions_for,
+)
 from dicomnode.series.volume import outline
 
 
@@ -207,10 +214,12 @@ def _run(route: RouteSettings, unit: Unit, quality: Quality, registry: Registry)
     if not quality.ok:
         return Run(route, None, "; ".join(reason.text for reason in quality.reasons))
     try:
-        packages = versions_for(route, text(unit.headers[0], "StudyInstanceUID"), registry)
+        study = text(unit.headers[0], "StudyInstanceUID")
+        packages = versions_for(route, study, registry)
     except (ModelError, MalformedError) as error:
         return Run(route, None, str(error))
-    misfits: list[str] = []
+    missed = missed_canary(route, study, registry)
+    misfits = [missed] if missed else []
     for package in packages:
         misfit = _misfit(package, unit, quality)
         if misfit is None:

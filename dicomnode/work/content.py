@@ -58,11 +58,13 @@ class Judgement:
         shown: What the pixels of each input show, by role; empty where nobody looked.
         doubts: Why an input may not be what it is taken for, one plain sentence each.
         reason: The one that keeps the model from running, as the route asks; None where none does.
+        read: Text was looked for in the pixels.
     """
 
     shown: Mapping[str, Fingerprint]
     doubts: tuple[str, ...] = ()
     reason: str | None = None
+    read: bool = False
 
     @property
     def look(self) -> str | None:
@@ -102,12 +104,13 @@ def judge(
     volumes = {role: entry.volume for role, entry in loaded.items()}
     far = [] if reference is None else [str(entry) for entry in unusual(reference, volumes)]
     written = [] if burned_in is None else list(map(burned_in.check.look, loaded.values()))
-    read = [each for each in written if each is not None and each.doubt is not None]
+    looked = [each for each in written if each is not None]
+    read = [each for each in looked if each.doubt is not None]
     stops = [doubt for doubt, stops in against if stops and check == "skip"]
     if burned_in is not None and burned_in.strict:
         stops += [str(each.doubt) for each in read if each.named]
     doubts = (*(doubt for doubt, _ in against), *(str(each.doubt) for each in read), *far[:3])
-    return Judgement(shown, doubts, stops[0] if stops else None)
+    return Judgement(shown, doubts, stops[0] if stops else None, read=bool(looked))
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,11 @@ class Executor:
         """Models of which a run goes on so long after its time was up."""
         return self._engine.lanes.overdue(grace_seconds)
 
+    def beside(self) -> dict[str, str]:
+        """The model that jobs of each route need beside their own: the one that looks for text."""
+        routes = [route.name for route in self._settings.routes if route.burned_in != "off"]
+        return dict.fromkeys(routes, self._lettering.reference) if routes else {}
+
     def execute(self, job: Job) -> None:
         """Run a claimed job to its end, state ready.
 
@@ -177,6 +182,7 @@ class Executor:
                 seconds,
                 reason=look,
                 outcome=outcome_of(analysis.answer, look=look is not None),
+                beside=self._lettering.reference if analysis.judgement.read else None,
             )
         except StaleStateError:
             # Somebody else decided about the job meanwhile: these objects belong to nothing.

@@ -15,7 +15,7 @@ from ai.content.lettering import Piece, Reader, read_lettering
 from ai.engine import Engine
 from ai.package import Package
 from ai.registry import Registry
-from config.errors import MalformedError
+from config.errors import MalformedError, ModelError
 from dicomnode.series.headers import texts
 from dicomnode.series.volume import LoadedSeries
 
@@ -84,17 +84,31 @@ class LetteringCheck:
         self._lock = threading.Lock()
         self._readers: dict[str, Reader] = {}
 
+    @property
+    def reference(self) -> str:
+        """``name@version`` of the model; what the settings name where there is none."""
+        try:
+            return self._registry.find(self._model).manifest.reference
+        except ModelError:
+            return self._model
+
     def look(self, series: LoadedSeries) -> Written | None:
         """What is written in an image; None where the model does not take such images.
 
         Raises:
-            ModelError: There is no such model, its files are wrong, or it gave no usable answer.
+            ModelError: There is no such model, its files are wrong, or it gave no usable answer;
+                it names this model as the one at fault.
         """
-        package = self._registry.find(self._model)
-        if package.accepts(series.volume, series.modality) is not None:
-            return None
-        found = read_lettering(package, self._engine, self._reader(package), series.volume)
-        pieces = [piece for piece in found if piece.is_lettering]
+        reference = self.reference
+        try:
+            package = self._registry.find(self._model)
+            if package.accepts(series.volume, series.modality) is not None:
+                return None
+            found = read_lettering(package, self._engine, self._reader(package), series.volume)
+            pieces = [piece for piece in found if piece.is_lettering]
+        except ModelError as error:
+            error.by = reference
+            raise
         return Written(len(pieces), named_in(pieces, series.headers[0]))
 
     def _reader(self, package: Package) -> Reader:

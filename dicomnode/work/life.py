@@ -30,6 +30,7 @@ from storage.versions import Step
 if TYPE_CHECKING:
     from ai.engine import Engine
     from ai.golden import GoldenReport
+    from dicomnode.work.rehearsal import Rehearsal
 
 INCOMING = ".incoming"
 LOCK = ".lock"
@@ -49,18 +50,29 @@ class Proof:
     Attributes:
         problems: One sentence each; none when it holds.
         golden: What came of its golden cases; None where none could be run.
+        rehearsals: What became of the results of each case that was answered.
         signed_by: Name of the trusted key that signed it, or None.
     """
 
     package: Package
     problems: tuple[str, ...]
     golden: GoldenReport | None
+    rehearsals: tuple[Rehearsal, ...]
     signed_by: str | None
 
     @property
     def holds(self) -> bool:
         """Nothing is wrong with the package."""
         return not self.problems
+
+    @property
+    def not_shown(self) -> tuple[str, ...]:
+        """Of which cases no results could be made, and why, one sentence each."""
+        return tuple(
+            f"golden case {each.case} does not show what its results look like: {each.not_shown}"
+            for each in self.rehearsals
+            if each.not_shown is not None
+        )
 
 
 def add(source: Path, settings: Settings, ledger: Ledger, actor: str) -> Package:
@@ -161,25 +173,35 @@ def prove(package: Package, settings: Settings, engine: Engine) -> Proof:
     """Prove a package on this machine.
 
     Every file against its SHA-256, the manifest against the graph, the golden cases on the
-    provider that runs here and with every variant, and the signature where the site demands one.
+    provider that runs here and with every variant, their results at the gate, and the signature
+    where the site demands one.
     """
     from ai.golden import verify  # noqa: PLC0415 - loads the runtime
+    from dicomnode.work.rehearsal import rehearse  # noqa: PLC0415
 
     problems: list[str] = []
+    rehearsals: list[Rehearsal] = []
     golden = None
     try:
         package = read_package(package.folder)
         demand_signature(settings.models, package)
         engine.load(package)
-        golden = verify(package, engine, settings.models.job_seconds or None)
+        golden = verify(
+            package,
+            engine,
+            settings.models.job_seconds or None,
+            lambda case, answer: rehearsals.append(rehearse(package, case, answer, settings)),
+        )
     except ModelError as error:
         problems.append(str(error))
     if golden is not None:
         told = [(case.name, problem) for case in golden.cases for problem in case.problems]
+        told += [(each.case, problem) for each in rehearsals for problem in each.problems]
         problems += [f"golden case {name}: {problem}" for name, problem in told]
         if not golden.cases:
             problems.append(f"{package.manifest.reference} has no golden case")
-    return Proof(package, tuple(problems), golden, _signer_if_any(settings, package))
+    signer = _signer_if_any(settings, package)
+    return Proof(package, tuple(problems), golden, tuple(rehearsals), signer)
 
 
 def _signer_if_any(settings: Settings, package: Package) -> str | None:
@@ -227,6 +249,8 @@ def promote(
         "signed_by": proof.signed_by,
         "provider": golden.provider if golden else None,
         "cases": len(golden.cases) if golden else 0,
+        "results": sorted({kind for each in proof.rehearsals for kind in each.kinds}),
+        "not_shown": list(proof.not_shown),
     }
     versions.promote(ledger, step, goes, actor=actor, proof=said)
     return goes, proof

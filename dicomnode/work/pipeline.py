@@ -152,13 +152,10 @@ def analyse(
         sources = Sources(
             answer, series.volume, series.headers, provenance, predecessors=predecessors
         )
-        results = _encode({*package.manifest.results, *kinds}, sources)
+        results = encode({*package.manifest.results, *kinds}, sources)
     deadline.left()
     with _timed(seconds, "prove"):
-        written = {result.kind: result.content for result in results if result.is_dicom}
-        findings = prove(written, answer, series.volume, series.headers, provenance)
-    if findings:
-        raise GateError([str(finding) for finding in findings])
+        require_proof(results, sources)
     return Analysis(series, answer, results, seconds, judgement)
 
 
@@ -202,9 +199,23 @@ def _check_inputs(package: Package, loaded: Mapping[str, LoadedSeries]) -> None:
             raise SeriesError("model-input", f"{reference} cannot take it: {misfit}")
 
 
-def _encode(kinds: Collection[str], sources: Sources) -> tuple[WrittenResult, ...]:
+def encode(kinds: Collection[str], sources: Sources) -> tuple[WrittenResult, ...]:
+    """Make the results of those kinds that can be made of the sources, not proved yet."""
     made = build_bundle(kinds, sources)
     return tuple(_written(kind, found, sources.provenance) for kind, found in made.items())
+
+
+def require_proof(results: Collection[WrittenResult], sources: Sources) -> None:
+    """Pass the results of a run through the gate, all together.
+
+    Raises:
+        GateError: One failed its proof.
+    """
+    written = {result.kind: result.content for result in results if result.is_dicom}
+    given = sources.answer, sources.volume, sources.headers, sources.provenance
+    findings = prove(written, *given)
+    if findings:
+        raise GateError([str(finding) for finding in findings])
 
 
 def _written(kind: str, made: Dataset | bytes, provenance: Provenance) -> WrittenResult:

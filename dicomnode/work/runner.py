@@ -100,7 +100,10 @@ class JobRunner:
         if is_paused() or self._executor.overdue():
             return False
         limits = Limits(
-            jobs=self._models.worker_threads, models=self._models.limits, paused=paused_routes()
+            jobs=self._models.worker_threads,
+            models=self._models.limits,
+            paused=paused_routes(),
+            beside=self._executor.beside(),
         )
         job = dispatch.claim(self._ledger, self.owner, LEASE_SECONDS, limits)
         if job is None:
@@ -122,7 +125,8 @@ class JobRunner:
                 attempts.skip(self._ledger, job, str(error))
         except (SeriesError, ModelError, GateError, StorageError) as error:
             again = isinstance(error, InferenceError | StorageError)
-            self._failed(job, str(error), retry=again, by_model=isinstance(error, ModelError))
+            blamed = (error.by or job.model) if isinstance(error, ModelError) else None
+            self._failed(job, str(error), retry=again, blamed=blamed)
         except Exception as error:
             log.exception("job.crashed", job=job.id)
             self._failed(job, f"unexpected {type(error).__name__}", retry=True)
@@ -156,7 +160,7 @@ class JobRunner:
         row = Job.get_by_id(job.id)  # the thread that runs it may come to its end at this moment
         if row.attempt == job.attempt and row.state in ("running", "validating"):
             reason = f"{job.model} did not stop at its time limit: its worker is replaced"
-            self._failed(row, reason, retry=True, by_model=True)
+            self._failed(row, reason, retry=True, blamed=job.model)
 
     def is_stuck(self) -> bool:
         """Whether a job, or the run of a model, goes on long after its time was up."""
@@ -167,7 +171,7 @@ class JobRunner:
         """Whether a job runs in a thread that is not given up."""
         return any(not run.given_up for run in list(self._runs.values()))
 
-    def _failed(self, job: Job, reason: str, *, retry: bool, by_model: bool = False) -> None:
+    def _failed(self, job: Job, reason: str, *, retry: bool, blamed: str | None = None) -> None:
         log.warning("job.failed", job=job.id, model=job.model, why=reason, attempt=job.attempt)
         with contextlib.suppress(StaleStateError):
             attempts.fail(
@@ -177,5 +181,5 @@ class JobRunner:
                 max_attempts=self._models.max_attempts,
                 retry=retry,
                 jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
-                by_model=by_model,
+                blamed=blamed,
             )

@@ -17,6 +17,7 @@ from tests.unit.dicomnode.results.cases import (
     cr_case,
     ct_case,
     single_image_segment_case,
+    thin_case,
     with_others,
     with_overlap,
     written,
@@ -29,6 +30,7 @@ KNOWN_PIXELMED = {
     "ct seg": ("GeneralSeriesModule/Laterality",),
     "compared seg": ("GeneralSeriesModule/Laterality",),
     "overlap seg": ("GeneralSeriesModule/Laterality",),
+    "thin seg": ("GeneralSeriesModule/Laterality",),
     # Its copy of CID 100 is older than the radiography code; and it counts regions over all groups
     # of the report: one planar group makes it judge the whole-image groups as planar too.
     "cr sr": (
@@ -61,10 +63,11 @@ CASES = {
     "segment of one image": single_image_segment_case,
     "compared": compared_case,
     "overlap": overlapping_case,
+    "thin": thin_case,
 }
 OBJECTS = [
     *("ct sr", "ct seg", "cr sr", "segment of one image sr", "segment of one image seg"),
-    *("compared sr", "compared seg", "overlap sr", "overlap seg"),
+    *("compared sr", "compared seg", "overlap sr", "overlap seg", "thin sr", "thin seg"),
 ]
 
 

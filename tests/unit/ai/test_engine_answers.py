@@ -12,6 +12,7 @@ from ai.engine import Engine
 from ai.models.graph import Graph
 from ai.package import Package
 from ai.types import Confidence, Volume
+from config.errors import InferenceError
 
 PackageMaker = Callable[..., Package]
 VolumeMaker = Callable[..., Volume]
@@ -174,3 +175,46 @@ def test_slices_with_their_neighbours_are_classified_together(
     voxels[2:5] = 100
     answer = engine.run(package, {"image": make_volume(voxels)})
     assert {finding.name for finding in answer.findings} == expected
+
+
+def rows_of_scores(more: str) -> bytes:
+    """One row of three logits an image; on a bright image, or on any, one row more."""
+    g = Graph("rows")
+    mean = g.op("ReduceMean", "x", g.whole(1, 2, 3), keepdims=0)
+    column = g.op("Unsqueeze", mean, g.whole(1))
+    scores = g.op("Mul", column, g.real(0.0, 0.5, 1.0))
+    bright = g.op("Greater", g.op("ReduceMax", "x", keepdims=0), g.real(200.0))
+    extra = {"bright": g.op("Cast", bright, to=TensorProto.INT64), "any": g.whole(1)}[more]
+    rows = g.op("Reshape", g.op("Add", extra, g.whole(1)), g.whole(1))
+    g.named("Tile", [scores, g.op("Concat", rows, g.whole(1), axis=0)], ["s"])
+    return g.serialized([("x", TensorProto.FLOAT, SHAPE)], [("s", TensorProto.FLOAT, ("K", 3))])
+
+
+@pytest.mark.feature("P09")
+@pytest.mark.parametrize("flips", ["", '[ensemble]\nflips = [["columns"]]\n'])
+def test_two_rows_for_one_image_are_no_answer(
+    make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine, flips: str
+) -> None:
+    package = make_package(
+        rows_of_scores("bright"),
+        basis="trained",
+        input='dimensions = "2D"\nlayout = "NCHW"',
+        output='[output]\ntask = "classification"\n' + CLASSES + flips,
+    )
+    answer = engine.run(package, {"image": make_volume(np.full((1, 8, 8), 90, np.int16))})
+    assert [finding.name for finding in answer.findings] == ["bright"]
+    with pytest.raises(InferenceError, match="gave 2 rows of s for one image"):
+        engine.run(package, {"image": make_volume(np.full((1, 8, 8), 300, np.int16))})
+
+
+def test_a_graph_that_always_gives_two_rows_is_refused_before_it_sees_an_image(
+    make_package: PackageMaker, engine: Engine
+) -> None:
+    package = make_package(
+        rows_of_scores("any"),
+        basis="trained",
+        input='dimensions = "2D"\nlayout = "NCHW"',
+        output='[output]\ntask = "classification"\n' + CLASSES,
+    )
+    with pytest.raises(InferenceError, match="gave 2 rows of s for one image"):
+        engine.load(package)

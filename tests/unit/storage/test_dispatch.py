@@ -69,7 +69,7 @@ class Queue:
 
     def fail(self, job: Job, *, retry: bool = False) -> None:
         attempts.fail(
-            self.ledger, job, "no answer", max_attempts=3, retry=retry, jitter=0, by_model=True
+            self.ledger, job, "no answer", max_attempts=3, retry=retry, jitter=0, blamed=job.model
         )
 
     def age(self, *numbers: int) -> None:
@@ -279,6 +279,31 @@ def test_a_suspect_of_a_model_that_is_left_in_peace_holds_up_no_other(
         Job.update(crashes=1).where(Job.id == suspect).execute()
     others = queue.add(2, model=B)
     assert queue.order() == others
+
+
+@pytest.mark.feature("P42")
+def test_routes_that_need_a_model_which_is_left_in_peace_wait_for_it(
+    queue: Queue, ledger: Ledger
+) -> None:
+    reads = Limits(beside={"lettered": B})
+    queue.add(OPENS_AFTER, route="lettered")
+    for _ in range(OPENS_AFTER):
+        job = queue.take(reads)
+        assert job is not None
+        attempts.fail(ledger, job, "no text", max_attempts=1, retry=False, jitter=0, blamed=B)
+    assert {name: row["state"] for name, row in overview.models().items()} == {B: "open"}
+    waiting, others = queue.add(2, route="lettered"), queue.add(2, route="bone")
+    assert queue.order(reads) == others
+    with ledger.transaction():
+        MODELS.try_now(B)
+    probe = queue.take(reads)
+    assert probe is not None
+    assert overview.models()[B]["state"] == "half-open"
+    assert queue.take(reads) is None  # one is tried, and no more
+    attempts.start_validating(ledger, probe)
+    attempts.finish(ledger, probe, [], {}, {"run": 1.0}, beside=B)
+    assert overview.models()[B]["state"] == "closed"
+    assert queue.order(reads) == waiting[1:]
 
 
 def test_a_retry_by_hand_tries_the_model_at_once(queue: Queue, ledger: Ledger) -> None:

@@ -51,7 +51,7 @@ def at(medai: Run, tmp_path: Path, ledger: Ledger) -> At:
     for reason in ("no answer", "a gap"):
         job = dispatch.claim(ledger, "w", 60)
         assert job is not None
-        attempts.fail(ledger, job, reason, max_attempts=1, retry=False, jitter=0, by_model=True)
+        attempts.fail(ledger, job, reason, max_attempts=1, retry=False, jitter=0, blamed=job.model)
     return lambda *arguments: medai(*arguments, "--config", path)
 
 

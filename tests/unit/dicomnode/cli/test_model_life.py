@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -23,8 +24,12 @@ from cryptography.hazmat.primitives.serialization import (
 
 from ai.package import read_package
 from ai.seal import renew
+from ai.types import Volume
 from config.errors import SettingsError
 from dicomnode.cli.common import START_CHECKS, read_settings
+from dicomnode.node import Node
+from tests import factories
+from tests.model_packages import measuring
 from tests.model_versions import new_version
 from tests.unit.dicomnode.cli.conftest import Done, Run
 
@@ -165,6 +170,45 @@ def test_a_retired_model_is_no_reason_not_to_start(site: Site) -> None:
     ]
 
 
+@pytest.mark.feature("F15")
+def test_a_canary_that_answers_nobody_is_told_and_no_reason_not_to_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site("add", site.source("2.0.0"))
+    text = site.config.read_text()
+    named = text.replace("canary = 10", f'canary = 100\ncanary_model = "{V2}"')
+    site.config.write_text(named)
+    said = f"the canary {V2} answers nobody: it is in development"
+    image = factories.write(factories.cr_image(), site.folder / "image")[0]
+
+    def medai(*command: object) -> Done:
+        return site._medai(*command, "--config", site.config)
+
+    wrong = medai("config", "check")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert f"routes.0.canary_model: found {V2!r}; {said}" in wrong.err
+    assert f"Goes to {V1}; {said}" in medai("explain", image).out
+    monkeypatch.setattr(Node, "run", lambda self, on_ready: None)
+    monkeypatch.setattr("dicomnode.node.start_logging", lambda data_dir: None)
+    started = medai("run")
+    assert started.code == 0
+    assert started.err == f"The route 'Radiographs' goes on without its canary: {said}.\n"
+    site("promote", V2)
+    assert medai("config", "check").code == 0
+    assert f"Goes to {V2}" in medai("explain", image).out
+    assert medai("run").err == ""
+
+
+def test_a_canary_of_another_model_is_a_fault(site: Site) -> None:
+    text = site.config.read_text()
+    site.config.write_text(text.replace("canary = 10", 'canary_model = "ct-tissue@1.0.0"'))
+    said = "a canary is another version of the model of its route, xr-quality"
+    for command in (("config", "check"), ("run",)):
+        wrong = site._medai(*command, "--config", site.config)
+        assert wrong.code == 2
+        assert f"routes.0.canary_model: found 'ct-tissue@1.0.0'; {said}" in wrong.err
+
+
 def test_a_version_whose_proof_fails_stays_where_it_is(site: Site) -> None:
     source = site.source("2.0.0")
     path = source / "golden" / "upright.json"
@@ -184,6 +228,35 @@ def test_a_version_whose_proof_fails_stays_where_it_is(site: Site) -> None:
         assert said in site("verify", reference, code=1).err
     assert site.stands() == {V1: "production", V2: "development", V3: "development"}
     assert site.events()[-1] == ("model.refused", f"model:{V3}", "failure")
+
+
+@pytest.mark.feature("F06")
+def test_a_version_whose_results_fail_the_gate_is_not_promoted(site: Site) -> None:
+    values = np.full((1, 8, 8), -5, np.int16)
+    below = Volume(values, "1", None, (None, None, None), (-100.0, 100.0))
+    site("add", measuring(site.folder / "source", below, modality="CR", units="1").folder)
+    said = "golden case flat: its results fail the gate: value: sr: a size is negative"
+    refused = site("promote", "measuring@1.0.0", code=1)
+    assert said in refused.err
+    assert refused.err.endswith("measuring@1.0.0 stays where it is.\n")
+    assert said in site("verify", "measuring@1.0.0", code=1).err
+    (row,) = json.loads(site("verify", "measuring@1.0.0", "--json", code=1).out)
+    assert row["cases"] == {"flat": []}
+    assert row["results"]["flat"]["problems"]
+
+
+def test_what_the_golden_cases_do_not_show_is_told(site: Site) -> None:
+    values = np.full((1, 8, 8), 5, np.int16)
+    nowhere = Volume(values, "[hnsf'U]", None, (None, None, None), (-100.0, 100.0))
+    source = measuring(site.folder / "source", nowhere, modality="CT", units="[hnsf'U]").folder
+    site("add", source)
+    said = "golden case flat does not show what its results look like: "
+    promoted = site("promote", "measuring@1.0.0")
+    assert promoted.out.endswith("1 golden case as expected on CPUExecutionProvider.\n")
+    assert promoted.err.startswith(said)
+    verified = site("verify", "measuring@1.0.0")
+    assert verified.out == "measuring@1.0.0 flat: as expected\n"
+    assert said in verified.err
 
 
 def test_a_graph_that_is_not_what_the_manifest_says_is_not_promoted(site: Site) -> None:

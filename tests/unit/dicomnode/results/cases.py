@@ -256,6 +256,20 @@ def single_image_segment_case() -> Case:
     return replace(case, answer=Answer(findings, labels, SEGMENTS), volume=volume)
 
 
+def thin_case() -> Case:
+    """A single CT slice that does not say how thick it is."""
+    case = ct_case(shape=(1, 10, 13), spacing=(1.0, 0.75, 1.25))
+    for source in case.sources:
+        source.SliceThickness = None
+    spacing = (None, *case.volume.spacing[1:])
+    findings = tuple(replace(each, measurements=()) for each in case.answer.findings)
+    return replace(
+        case,
+        answer=replace(case.answer, findings=findings),
+        volume=replace(case.volume, spacing=spacing),
+    )
+
+
 def bundle(case: Case) -> dict[str, Dataset]:
     """The objects of a case before they are written."""
     parts = (case.answer, case.volume, case.sources, case.provenance)

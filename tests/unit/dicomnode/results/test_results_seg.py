@@ -21,6 +21,7 @@ from tests.unit.dicomnode.results.cases import (
     bundle,
     ct_case,
     single_image_segment_case,
+    thin_case,
     written,
 )
 
@@ -163,6 +164,23 @@ def test_sources_without_a_place_are_refused_where_the_volume_has_one(keyword):
         delattr(source, keyword)
     with pytest.raises(ValueError, match=r"no place|no frame"):
         build(case)
+
+
+@pytest.mark.parametrize(
+    ("case", "thickness", "between"),
+    [
+        (ct_case(), 2.5, 2.5),
+        (ct_case(shape=(1, 10, 13)), 2.5, 2.5),
+        # A segmentation in space must have a thickness (PS3.3 C.7.6.16.2.1); a spacing need not be.
+        (thin_case(), 1.0, None),
+    ],
+)
+def test_a_spacing_of_slices_that_nobody_says_is_not_made_up(case, thickness, between):
+    read = dcmread(BytesIO(to_bytes(build(case))))
+    (measures,) = read.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SliceThickness == thickness
+    assert measures.get("SpacingBetweenSlices") == between
+    assert prove(written(case), case.answer, case.volume, case.sources, case.provenance) == ()
 
 
 @pytest.mark.parametrize("make", [ct_case, single_image_segment_case])

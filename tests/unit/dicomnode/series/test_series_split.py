@@ -98,6 +98,22 @@ def test_a_canary_that_was_rolled_back_retired_or_lost_answers_nobody(site: Regi
     assert answers(named, site) == [V2]
 
 
+def test_a_study_route_says_why_its_canary_does_not_answer(site: Registry, tmp_path: Path) -> None:
+    route = routed(canary=100, canary_model=V2, scope="study")
+    files = factories.write(factories.ct_series(12), tmp_path)
+
+    def outcome(route: RouteSettings) -> str:
+        (found,) = explain(files, [route], site, lambda header: False).studies
+        return found.outcome
+
+    said = f"; the canary {V2} answers nobody: it is in development."
+    assert outcome(route).endswith(said)
+    assert V2 not in outcome(routed(canary=0, canary_model=V2, scope="study"))
+    say(site, V2, "validation")
+    assert outcome(route).startswith(f"Goes to {V2} ")
+    assert "answers nobody" not in outcome(route)
+
+
 def test_without_a_version_in_production_only_the_canary_answers(site: Registry) -> None:
     say(site, V1, "retired")
     with pytest.raises(ModelError, match="no production version"):

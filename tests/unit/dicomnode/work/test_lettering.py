@@ -27,7 +27,7 @@ from config.errors import ModelError, ModelFileError
 from config.schema import RouteSettings, Settings
 from dicomnode.work.lettering import Written, named_in
 from dicomnode.work.worker import Worker
-from storage.records import AuditEvent, Job
+from storage.records import AuditEvent, Job, ModelBreaker
 from tests import factories
 from tests.model_packages import from_x_to_y, head, write_package
 from tests.unit.dicomnode.work.conftest import Node
@@ -212,19 +212,25 @@ def written_on() -> Dataset:
     return image
 
 
+TEXT_MODEL = "burned-in-text@1.0.0"
+
+
 @pytest.fixture
 def run_job(
     tmp_path: Path, make_checker: Maker, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Job]:
-    def run(image: Dataset, burned_in: str, read_by: bytes | None = None) -> Job:
+    def run(image: Dataset, burned_in: str, read_by: bytes | None = None, charged: int = 0) -> Job:
         make_checker(reader() if read_by is None else read_by)
         route = RouteSettings(
-            name="CR", when={"Modality": "CR"}, model="xr-quality", burned_in=burned_in
+            name="X", when={"Modality": ["CR", "DX"]}, model="xr-quality", burned_in=burned_in
         )
         site = tmp_path / "site"
         node = Node(tmp_path / "node", Registry([bundled_models_path()]), routes=(route,))
         node.receive([image])
         assert node.step() == 1
+        if charged:
+            with node.ledger.transaction():
+                ModelBreaker.create(name=TEXT_MODEL, failures=charged)
         node.close()
         settings = Settings(models={"path": site, "providers": ("cpu",)})
         worker = Worker(settings.model_copy(update={"routes": (route,)}), tmp_path / "node")
@@ -273,6 +279,22 @@ def test_without_a_model_that_reads_the_job_fails_and_says_so(run_job: Callable[
     job = run_job(written_on(), "warn", b"no graph")
     assert job.state in ("failed", "queued")
     assert job.reason == "reader.onnx of burned-in-text@1.0.0 reads no lettering"
+
+
+def test_a_model_of_text_that_breaks_counts_against_itself_alone(
+    run_job: Callable[..., Job],
+) -> None:
+    run_job(written_on(), "warn", b"no graph")
+    charged = {row.name: (row.failures, row.reason) for row in ModelBreaker.select()}
+    assert charged == {TEXT_MODEL: (1, f"reader.onnx of {TEXT_MODEL} reads no lettering")}
+
+
+@pytest.mark.parametrize(("image", "failures"), [(written_on, 0), (factories.dx_image, 2)])
+def test_a_model_of_text_that_read_again_is_forgiven_and_one_that_was_not_asked_is_not(
+    run_job: Callable[..., Job], image: Callable[[], Dataset], failures: int
+) -> None:
+    assert run_job(image(), "warn", charged=2).state == "ready"
+    assert ModelBreaker.get_by_id(TEXT_MODEL).failures == failures
 
 
 def test_a_wheel_without_the_networks_is_refused(tmp_path: Path) -> None:
