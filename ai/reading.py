@@ -213,6 +213,10 @@ class Reading:
         """The label volume as it goes out, counted, and what its numbers mean."""
         if self.labels is None:
             return None, ()
+        if self._sure is not None and not self._output.overlap:
+            # What will fill a hole has the probability of something else.
+            for plane, sure in zip(self.labels, self._sure[0], strict=True):
+                sure[plane == 0] = -1
         voxel = self._volume.voxel_volume_ml
         settled = settle(self._output, self.labels, None if voxel is None else 1000.0 * voxel)
         self._tally.add(settled.labels, self._volume.voxels)

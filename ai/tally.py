@@ -84,14 +84,15 @@ class Tally:
         Args:
             labels: Labels of any shape.
             probabilities: Of the voxels' labels, same shape: one layer, or where segments overlap
-                one of each by number.
+                one of each by number. A voxel without one, below 0, does not count.
         """
         layers = layers_of(labels, overlap=self.output.overlap)
         # Segments beyond the last that holds a voxel have no layer.
         for layer, probability in zip(layers, probabilities, strict=False):
-            flat = layer.reshape(-1)
+            counts = probability >= 0
+            flat, own = layer[counts], probability[counts]
             self._model_count += np.bincount(flat, minlength=_LABELS)
-            self._model_sum += np.bincount(flat, probability.reshape(-1), _LABELS)
+            self._model_sum += np.bincount(flat, own, _LABELS)
 
     def probability(self, number: int) -> float | None:
         """Mean probability of a segment's voxels, or None where the model defines none."""

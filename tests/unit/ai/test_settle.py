@@ -205,3 +205,22 @@ def test_each_instance_has_its_own_volume_and_confidence(
     assert [each.measurements[0].value for each in (large, small)] == pytest.approx([0.004, 0.001])
     assert answer.labels is not None
     assert np.array_equal(answer.labels, np.where(voxels == 0.5, 1, np.where(voxels == 0.75, 2, 0)))
+
+
+@pytest.mark.feature("P11", "F09")
+def test_what_fills_a_hole_says_nothing_of_how_sure_the_segment_is(
+    make_package: PackageMaker, make_volume: VolumeMaker, engine: Engine
+) -> None:
+    g = Graph("probability")
+    g.named("Identity", ["x"], ["y"])
+    filling = INSTANCES.replace("smallest_voxels = 2", 'fill_holes = "slices"')
+    filling = filling.replace("instances = 4\n", "")
+    package = make_package(from_x_to_y(g, VOLUME), basis="trained", input=SPACE, output=filling)
+    voxels = np.zeros((4, 8, 8), np.float32)
+    voxels[1, 2:5, 2:5] = 0.75
+    voxels[1, 3, 3] = 0.125  # the hole
+    answer = engine.run(package, {"image": make_volume(voxels)})
+    (nodule,) = answer.findings
+    assert np.count_nonzero(answer.labels) == 9
+    assert isinstance(nodule.confidence, Confidence)
+    assert nodule.confidence.value == 0.75
