@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from config.errors import OutOfSpaceError, StorageError
@@ -78,6 +78,18 @@ def sync_file_system(fd: int) -> None:
     if _LIBC.syncfs(fd):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def expect(paths: Iterable[Path]) -> None:
+    """Have the disk begin to read files that are wanted soon, where the system can do that.
+
+    One that is gone is somebody else's to tell.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in paths:
+        with suppress(OSError), path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def forget_pages(fd: int) -> None:

@@ -35,6 +35,7 @@ from dicomnode.work.indexer import Indexer
 from dicomnode.work.patients import EarlierStudies
 from storage import jobs, studies
 from storage.db import Change, Ledger
+from storage.files import expect
 from storage.jobs import JobRequest
 from storage.objects import ObjectStore
 from storage.records import Instance, Series, Study
@@ -172,6 +173,9 @@ class Assembler:
             explain_unit(unit, self._settings.routes, self._registry, made_here)
             for unit in units_of(paths, headers)
         ]
+        for unit in units:
+            if unit.asked:
+                expect(unit.unit.files)
         by_path = dict(zip(paths, rows, strict=True))
         with self._ledger.transaction() as change:
             change.move(

@@ -16,6 +16,7 @@ from pydicom import dcmread
 
 from config.errors import NotDicomError, OutOfSpaceError, StorageError
 from storage import runs
+from storage.files import expect
 from storage.objects import ObjectStore
 from storage.part10 import data_set_offset, file_head
 from storage.quarantine import BLOCK, Quarantine
@@ -335,3 +336,10 @@ def test_a_disk_that_fills_up_behind_an_object_is_told_and_leaves_nothing(tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path for path in store.spool.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_that_is_gone_is_expected_in_vain(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_bytes(DATA)
+    expect([tmp_path / "gone", there])
+    assert there.read_bytes() == DATA
