@@ -21,6 +21,10 @@ from storage.records import AuditEvent
 _NUMBERS = frozenset({"seq", "version"})
 
 
+MOST_REMOVED = 10_000
+"""A row that moved up by more numbers than this is told as edited."""
+
+
 @dataclass(frozen=True)
 class Break:
     """The first place where the chain does not hold.
@@ -176,12 +180,16 @@ def _rightful(before: Head, here: int) -> int | None:
 
 def _original_number(row: _Row, noted: Head | None) -> int | None:
     """The number under which the event was hashed, or None when its content was changed."""
-    last = AuditEvent.select(fn.MAX(AuditEvent.seq)).scalar() or 0
+    last, count = AuditEvent.select(fn.MAX(AuditEvent.seq), fn.COUNT(AuditEvent.seq)).scalar(
+        as_tuple=True
+    )
+    # A number of any size may stand in the database; so many are tried at most.
+    most = min(max(last or 0, noted.seq if noted else 0), count + MOST_REMOVED) + 1
     # Rows move by few places as a rule: the nearest numbers first.
-    numbers = range(1, max(last, noted.seq if noted else 0) + 2)
-    for number in sorted(numbers, key=lambda number: abs(number - row.seq)):
-        if row.hash_holds(number):
-            return number
+    for distance in range(max(most, row.seq)):
+        for number in sorted({row.seq - distance, row.seq + distance}):
+            if 1 <= number <= most and row.hash_holds(number):
+                return number
     return None
 
 
